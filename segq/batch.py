@@ -1,0 +1,162 @@
+"""The open batch: the mapped file in which items put singly gather before they become one RocksDB block.
+
+Storing an item is a memory copy; the pages belong to the kernel, so the item survives the death of the process. The
+file has two halves used in turn. One writer (under its handle's lock), any number of readers without a lock: a reader
+copies, then checks that the half's sequence number did not change meanwhile; if it did, the items have long been in
+RocksDB (a half is flushed before it is reused) and the reader goes there.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+from segq import format as fmt
+from segq.errors import DamagedError
+from segq.format import HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, RUN, HalfWord, Run
+from segq.fs import MappedFile, storage_errors
+
+_SEQUENCE, _FIRST, _END, _RUNS = (int(word) for word in HalfWord)
+
+
+class BatchWriter:
+    """The producer's side. `append` is written out in `producer`, where the call would cost more than the work.
+
+    `count` items and `end` payload bytes are in the current half, whose first item has index `first`.
+    """
+
+    __slots__ = ("_current", "_file", "_payloads", "_words", "count", "end", "ends", "first", "payload", "runs")
+
+    def __init__(self, path: str, first: int) -> None:
+        self._file = MappedFile.create(path, fmt.BATCH_SIZE, [(0, fmt.BATCH_SIZE)])
+        self._words = self._file.words
+        with storage_errors(path):
+            self._payloads = [
+                mmap.mmap(self._file.descriptor, HALF_BYTES, offset=half * HALF_SIZE + fmt.PAYLOAD_AT) for half in (0, 1)
+            ]
+        self._words[HALF_SIZE // 8 + _SEQUENCE] = 1  # the second half is not ready yet
+        self._current = 1
+        self.turn(first)
+
+    def turn(self, first: int) -> None:
+        """Makes the other half the current one, for items from `first` on. What it held must be in RocksDB by now."""
+        half = self._current = 1 - self._current
+        at, words = half * HALF_SIZE // 8, self._words
+        sequence = words[at + _SEQUENCE]
+        words[at + _SEQUENCE] = sequence | 1
+        words[at + _FIRST] = first
+        words[at + _END] = 0
+        words[at + _RUNS] = 0
+        words[at + _SEQUENCE] = (sequence | 1) + 1
+        self.first, self.count, self.end, self.runs = first, 0, 0, 0
+        self.payload = self._payloads[half]
+        start = half * HALF_SIZE + fmt.ENDS_AT
+        self.ends = self._file.view[start : start + 4 * HALF_ITEMS].cast("I")
+
+    def begin_run(self, time_ms: int, ttl_ms: int = 0) -> bool:
+        """Notes that the items from here on were put at `time_ms`; False if the half has no place for another run."""
+        if self.runs >= HALF_RUNS:
+            return False
+        half = self._current * HALF_SIZE
+        RUN.pack_into(self._file.view, half + fmt.RUNS_AT + RUN.size * self.runs, self.count, ttl_ms, time_ms)
+        self.runs += 1
+        self._words[half // 8 + _RUNS] = self.runs
+        return True
+
+    def close_half(self) -> None:
+        """Says where the current half ends, so that a block may follow that is not in the batch."""
+        self._words[self._current * HALF_SIZE // 8 + _END] = self.first + self.count
+
+    def block(self) -> bytes:
+        """The current half's items as a block."""
+        half, view = self._current * HALF_SIZE, self._file.view
+        ends_at, runs_at = half + fmt.ENDS_AT, half + fmt.RUNS_AT
+        return fmt.join_block(
+            bytes(view[ends_at : ends_at + 4 * self.count]),
+            bytes(view[runs_at : runs_at + RUN.size * self.runs]),
+            self.payload[: self.end],
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class BatchReader:
+    """A consumer's or a rescuer's side."""
+
+    __slots__ = ("_file", "_view", "_words")
+
+    def __init__(self, path: str) -> None:
+        """Raises FileNotFoundError once the segment is sealed: all is in RocksDB then."""
+        self._file = MappedFile.open(path, fmt.BATCH_SIZE)
+        self._words, self._view = self._file.words, self._file.view
+        self._file.close()
+
+    def read(self, begin: int, end: int, published: int) -> tuple[list[bytes], list[Run]] | None:
+        """The items begin … (up to end-1, as many as the half holds) with their runs, or None if they are not here.
+
+        `published` is the ledger's word, read before the items were claimed. The runs' indexes count from `begin`.
+        """
+        words, view = self._words, self._view
+        for half in (0, HALF_SIZE):
+            at = half >> 3
+            sequence, first = words[at], words[at + _FIRST]
+            if sequence & 1 or begin < first:
+                continue
+            stop = words[at + _END] or published
+            low, high = begin - first, min(end, stop) - first
+            if high <= low or low >= HALF_ITEMS:
+                continue
+            high = min(high, HALF_ITEMS)
+            ends_at = half + fmt.ENDS_AT
+            bounds = view[ends_at + 4 * low : ends_at + 4 * high].cast("I").tolist()
+            start = words_u32(view, ends_at + 4 * (low - 1)) if low else 0
+            payload_at, last = half + fmt.PAYLOAD_AT, bounds[-1]
+            if not start <= last <= HALF_BYTES:
+                continue
+            data = bytes(view[payload_at + start : payload_at + last])
+            runs_at, runs = half + fmt.RUNS_AT, min(words[at + _RUNS], HALF_RUNS)
+            noted = bytes(view[runs_at : runs_at + RUN.size * runs])
+            if words[at] != sequence:
+                continue
+            if start:
+                bounds = [bound - start for bound in bounds]
+            return fmt.slices(data, 0, bounds), relative_runs(noted, low)
+        return None
+
+    def unflushed(self, flushed: int, published: int) -> list[tuple[int, bytes]]:
+        """(first, block) for what no block holds yet; for the rescuer, who knows that nobody writes any more."""
+        found = []
+        for half in (0, HALF_SIZE):
+            at = half >> 3
+            first = self._words[at + _FIRST]
+            stop = min(self._words[at + _END] or published, published)
+            if self._words[at] & 1 or stop <= first or first < flushed:
+                continue
+            count = stop - first
+            if count > HALF_ITEMS:
+                raise DamagedError(f"open batch with {count} items in a half of {HALF_ITEMS}")
+            ends = bytes(self._view[half + fmt.ENDS_AT : half + fmt.ENDS_AT + 4 * count])
+            last = int.from_bytes(ends[-4:], "little")
+            if last > HALF_BYTES:
+                raise DamagedError(f"open batch whose payload ends at {last} of {HALF_BYTES}")
+            runs = min(self._words[at + _RUNS], HALF_RUNS)
+            noted = bytes(self._view[half + fmt.RUNS_AT : half + fmt.RUNS_AT + RUN.size * runs])
+            payload = bytes(self._view[half + fmt.PAYLOAD_AT : half + fmt.PAYLOAD_AT + last])
+            found.append((first, fmt.join_block(ends, noted, payload)))
+        return sorted(found)
+
+
+def words_u32(view: memoryview, offset: int) -> int:
+    return int.from_bytes(view[offset : offset + 4], "little")
+
+
+def relative_runs(noted: bytes, low: int) -> list[Run]:
+    """Runs whose indexes count from item `low` on, without those that ended before it."""
+    runs = list(RUN.iter_unpack(noted))
+    keep = 0
+    for i, run in enumerate(runs):
+        if run[0] <= low:
+            keep = i
+        else:
+            break
+    return [(max(0, index - low), ttl, time_ms) for index, ttl, time_ms in runs[keep:]]

@@ -1,0 +1,256 @@
+"""The segments of a queue and their life: who may change a segment's name, from what, to what.
+
+`LIFE` is the one table; nothing else renames a segment. Every change is one atomic rename under the structure lock, followed
+by a new generation in the index, by which other handles learn that their list is old. Names are read from the directory; the
+lists kept here are caches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import time
+import uuid
+
+from segq import format as fmt
+from segq import fs
+from segq.errors import DamagedError
+from segq.failpoints import ARMED, reach
+from segq.format import IndexWord, LedgerFlag, SegmentName, State
+from segq.index import Index
+from segq.ledger import Ledger
+from segq.locks import StructureLock
+from segq.settings import Settings
+
+log = logging.getLogger("segq")
+
+LIFE: dict[tuple[State, State], str] = {
+    (State.READY, State.LOADING): "a producer resumes the untouched tail of a lineage",
+    (State.LOADING, State.READY): "sealed by its producer or a rescuer, nothing claimed in it",
+    (State.LOADING, State.CHOSEN): "sealed by its producer or a rescuer, something claimed or done",
+    (State.READY, State.CHOSEN): "the first consumer is about to claim in it",
+    (State.LOADING, State.REMOVED): "sealed, and every item done",
+    (State.CHOSEN, State.REMOVED): "every item done",
+}
+SEALED = (State.READY, State.CHOSEN)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loading:
+    """A segment just created or resumed by this handle."""
+
+    name: SegmentName
+    path: str
+    ledger: Ledger
+    resumed: bool
+
+
+class Catalog:
+    """The directory as one handle sees it."""
+
+    def __init__(self, queue: str, settings: Settings, index: Index) -> None:
+        self.queue = queue
+        self.index = index
+        self.structure = StructureLock(queue)
+        self._durable = settings.durability == "power"
+        self.items = settings.segment_items
+        self.flags = LedgerFlag(0)
+        if settings.lease:
+            self.flags |= LedgerFlag.DEADLINES
+        if settings.max_bytes:
+            self.flags |= LedgerFlag.SIZES
+        self._names: list[SegmentName] = []
+        self._seen = -1
+
+    # --- looking ---
+
+    def names(self) -> list[SegmentName]:
+        """All segments that are not being removed, oldest first; read again only if something has changed."""
+        generation = self.index.generation
+        if generation != self._seen:
+            self._names = self.listed()
+            self._seen = generation
+        return self._names
+
+    def look_again(self) -> None:
+        """Forget the list: names are the truth, and a generation may have been lost with the index."""
+        self._seen = -1
+
+    def listed(self, *, removed: bool = False) -> list[SegmentName]:
+        """The names as they are in the directory now, oldest first."""
+        found = (fmt.parse_segment(entry) for entry in fs.listing(self.queue))
+        return sorted(name for name in found if name and (name.state is State.REMOVED) == removed)
+
+    def path(self, name: SegmentName) -> str:
+        return os.path.join(self.queue, str(name))
+
+    def locate(self, name: SegmentName) -> SegmentName | None:
+        """The segment under the name it has now; None if it is gone."""
+        for state in (name.state, State.LOADING, State.READY, State.CHOSEN):
+            candidate = name.in_state(state)
+            if os.path.isdir(self.path(candidate)):
+                return candidate
+        return None
+
+    def ledger(self, name: SegmentName) -> Ledger | None:
+        """Opens the ledger of a segment wherever it is by now; None if the segment is gone. Raises DamagedError."""
+        for _attempt in range(8):  # each failure means that somebody renamed it between the look and the open
+            found = self.locate(name)
+            if found is None:
+                return None
+            try:
+                return Ledger.open(os.path.join(self.path(found), fmt.LEDGER_FILE))
+            except FileNotFoundError:
+                if self.locate(name) == found:
+                    raise DamagedError(f"{self.path(found)} has no ledger", path=self.queue, segment=str(found)) from None
+        return None
+
+    # --- changing ---
+
+    def create(self, lineage: str | None, items: int, slot: int, epoch: int) -> Loading:
+        """A new loading segment for up to `items` items. Raises StorageError, and then there is none."""
+        with self.structure:
+            name = SegmentName(self._stamp(), lineage or new_lineage(), State.LOADING)
+            path = self.path(name)
+            fs.make_directory(path)
+            if ARMED:
+                reach("create.named")
+            try:
+                ledger = Ledger.create(os.path.join(path, fmt.LEDGER_FILE), items, self.flags, slot, epoch)
+            except BaseException:
+                fs.remove_tree(path)
+                raise
+            if ARMED:
+                reach("create.ledger")
+            if self._durable:
+                ledger.sync()
+                fs.sync_directory(path)
+                fs.sync_directory(self.queue)
+            self.index.changed()
+        return Loading(name, path, ledger, resumed=False)
+
+    def resume(self, items: int, slot: int, epoch: int) -> Loading | None:
+        """The youngest segment, if it is the untouched tail of its lineage and has room; now this handle's to append to."""
+        with self.structure:
+            names = self.listed()
+            tails = {name.lineage: name for name in names}
+            for name in sorted(tails.values(), reverse=True):
+                if name.state is not State.READY:
+                    continue
+                try:
+                    ledger = Ledger.open(os.path.join(self.path(name), fmt.LEDGER_FILE))
+                except (DamagedError, FileNotFoundError):
+                    continue
+                with ledger.lock:
+                    roomy = ledger.untouched() and ledger.published <= items // 2 and ledger.layout.items == items
+                    if roomy and ledger.epoch == epoch:
+                        ledger.adopt(slot, epoch)
+                        loading = self._move(name, State.LOADING)
+                        if ARMED:
+                            reach("resume.renamed")
+                        if loading is not None:
+                            fs.unlink(os.path.join(self.path(loading), fmt.BATCH_FILE))
+                            ledger.unseal()
+                            return Loading(loading, self.path(loading), ledger, resumed=True)
+                ledger.close()
+                return None  # only the youngest: going back further would interleave old work with new
+        return None
+
+    def seal(self, name: SegmentName, ledger: Ledger) -> SegmentName | None:
+        """A loading segment whose items are all in RocksDB becomes ready, chosen, or (all done) removed; None then."""
+        with self.structure:
+            with ledger.lock:  # no claim between the look at `next` and the new name
+                ledger.seal()
+                if ARMED:
+                    reach("seal.marked")
+                if self._durable:
+                    ledger.sync()
+                done = ledger.done() == ledger.published and not ledger.dead()
+                target = State.REMOVED if done else State.READY if ledger.untouched() else State.CHOSEN
+                sealed = self._move(name, target)
+            if ARMED:
+                reach("seal.renamed")
+            if sealed is not None and target is not State.REMOVED:
+                fs.unlink(os.path.join(self.path(sealed), fmt.BATCH_FILE))
+                log.debug("sealed %s", sealed, extra={"segment": str(sealed), "items": ledger.published})
+            if ARMED:
+                reach("seal.tidied")
+        if target is State.REMOVED:
+            fs.remove_tree(self.path(name.in_state(State.REMOVED)))
+            return None
+        return sealed
+
+    def choose(self, name: SegmentName, ledger: Ledger) -> None:
+        """A ready segment becomes chosen, before the first claim in it."""
+        with self.structure, ledger.lock:
+            if ledger.must_be_chosen():
+                self._move(name.in_state(State.READY), State.CHOSEN)
+                ledger.chosen()
+            if ARMED:
+                reach("claim.chosen")
+
+    def retire(self, name: SegmentName, ledger: Ledger) -> bool:
+        """Removes a sealed segment whose items are all done; False if that is not so (or somebody else did it)."""
+        if ARMED:
+            reach("retire.begun")
+        with self.structure:
+            if not ledger.complete():
+                return False
+            if dead := ledger.dead():
+                self.quarantine(name, f"{dead} of its {ledger.published} items could not be read; all others were delivered")
+                return True
+            gone = self._move(name.in_state(State.CHOSEN), State.REMOVED)
+        if ARMED:
+            reach("retire.renamed")
+        if gone is not None:
+            fs.remove_tree(self.path(gone))
+            if ARMED:
+                reach("retire.deleted")
+        return gone is not None
+
+    def discard(self, name: SegmentName) -> None:
+        """Removes a loading segment in which nothing was ever published. Under the structure lock."""
+        gone = self._move(name, State.REMOVED)
+        if gone is not None:
+            fs.remove_tree(self.path(gone))
+
+    def quarantine(self, name: SegmentName, reason: str) -> None:
+        """Moves a segment that cannot be read out of the way, for people to look at."""
+        with self.structure:
+            found = self.locate(name)
+            if found is None:
+                return
+            place = fs.quarantine(self.queue, str(found), reason)
+            self.index.changed()
+        log.error("quarantined %s: %s", place, reason, extra={"segment": str(found), "place": place})
+
+    def sweep(self) -> None:
+        """Finishes deletions that a death interrupted. Under the structure lock."""
+        for name in self.listed(removed=True):
+            fs.remove_tree(self.path(name))
+
+    def _move(self, name: SegmentName, target: State) -> SegmentName | None:
+        """One step of `LIFE`, under the structure lock; None if the segment is not (any more) called `name`."""
+        if (name.state, target) not in LIFE:
+            raise AssertionError(f"no step from {name.state} to {target}")
+        moved = name.in_state(target)
+        try:
+            fs.rename(self.path(name), self.path(moved), durable=self._durable)
+        except FileNotFoundError:
+            return None
+        self.index.changed()
+        return moved
+
+    def _stamp(self) -> int:
+        """Nanoseconds of the clock, but always more than every stamp so far. Under the structure lock."""
+        words = self.index.words
+        newest = max((name.stamp for name in self.listed()), default=0)
+        last = words[IndexWord.LAST_STAMP]
+        stamp = max(time.time_ns(), newest + 1, last + 1 if last < 1 << 62 else 0)  # a damaged index must not decide
+        words[IndexWord.LAST_STAMP] = stamp
+        return stamp
+
+
+def new_lineage() -> str:
+    return uuid.uuid4().hex[:12]

@@ -1,0 +1,108 @@
+"""Items that a consumer has claimed, and how many it should claim at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from segq.format import Run, SegmentName
+from segq.index import Index
+from segq.ledger import Ledger, monotonic_deadline
+from segq.settings import positive_seconds
+
+AHEAD_SECONDS = 0.002  # a consumer claims about this much work at a time: a slow one must not hoard what others could do
+MOST_AT_ONCE = 4096
+_GROWTH = 8  # at most so many times the last claim, so that one quick item does not make the next claim a large one
+
+
+class ClaimedItems:
+    """Items begin … end-1 of one segment, claimed by `slot`: those in `left` are not handed out yet.
+
+    `left` is a deque of (index, value); taking from it is atomic, so a thread that gets and the keeper that gives back
+    never have the same item. `gets_offset` + index is the handle's total of gets once that item is taken.
+    """
+
+    __slots__ = ("_closed", "_index", "_lock", "begin", "end", "gets_offset", "lease", "ledger", "left", "loaded_at",
+                 "name", "on_settled", "runs", "slot", "states", "take", "unsettled")  # fmt: skip
+
+    def __init__(
+        self, name: SegmentName, ledger: Ledger, index: Index, slot: int, lease: float | None, begin: int, end: int,
+        values: list[Any], runs: list[Run], closed: threading.Event, on_settled: Callable[[SegmentName], None],
+    ) -> None:  # fmt: skip
+        self.name, self.ledger, self._index, self.slot, self.lease = name, ledger, index, slot, lease
+        self.begin, self.end, self.runs = begin, end, runs
+        self.states = ledger.states
+        self.left: deque[tuple[int, Any]] = deque(zip(range(begin, end), values, strict=True))
+        self.take: Callable[[], tuple[int, Any]] = self.left.popleft
+        self.gets_offset = 0
+        self.loaded_at = time.monotonic()
+        self._closed, self.on_settled = closed, on_settled
+        self.unsettled = 0  # messages out; only a hint when to look whether the segment is complete
+
+    @classmethod
+    def nothing(cls) -> ClaimedItems:
+        """Stands in when nothing is claimed."""
+        claimed = cls.__new__(cls)
+        claimed.begin = claimed.end = 0
+        claimed.left = deque()
+        claimed.take = claimed.left.popleft
+        claimed.loaded_at = 0.0
+        return claimed
+
+    def deadline(self) -> float:
+        return monotonic_deadline(self.lease)
+
+    # --- what a message asks (see `message.Claim`) ---
+
+    def identity(self, i: int) -> str:
+        return f"{self.name.identity}-{i}"
+
+    def time_of(self, i: int) -> float:
+        at = bisect_right(self.runs, i - self.begin, key=lambda run: run[0]) - 1
+        return self.runs[max(0, at)][2] / 1000 if self.runs else 0.0
+
+    def acknowledge(self, i: int, delivery: int) -> bool:
+        if self._closed.is_set() or not self.ledger.settle(i, self.slot, delivery):
+            return False
+        self._index.room.ring()
+        self.unsettled -= 1
+        if not self.unsettled and not self.left and self.ledger.sealed:
+            self.on_settled(self.name)
+        return True
+
+    def refuse(self, i: int, delivery: int) -> bool:
+        if self._closed.is_set() or not self.ledger.refuse(i, self.slot, delivery):
+            return False
+        self._index.items.ring()
+        return True
+
+    def extend(self, i: int, delivery: int, seconds: float) -> bool:
+        positive_seconds("seconds", seconds)
+        return not self._closed.is_set() and self.ledger.extend(i, self.slot, delivery, monotonic_deadline(seconds))
+
+
+class Pace:
+    """How many items to claim: about `AHEAD_SECONDS` of this consumer's work, going by how long the last ones took."""
+
+    __slots__ = ("_count", "_fixed", "_per_item")
+
+    def __init__(self, prefetch: int | None) -> None:
+        self._fixed = prefetch
+        self._count = 1
+        self._per_item = AHEAD_SECONDS
+
+    def took(self, seconds: float, items: int) -> None:
+        """The consumer spent this long with the last claim, waiting excluded."""
+        per_item = max(seconds / items, 1e-7)
+        # Slower at once, faster by halves: one slow item says more about the next than one quick one.
+        self._per_item = per_item if per_item > self._per_item else (self._per_item + per_item) / 2
+
+    def count(self) -> int:
+        if self._fixed is not None:
+            return self._fixed
+        self._count = max(1, min(int(AHEAD_SECONDS / self._per_item), self._count * _GROWTH, MOST_AT_ONCE))
+        return self._count

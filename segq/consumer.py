@@ -1,0 +1,539 @@
+"""Getting: claim a range in the ledger of the right segment, read it, hand it out item by item, wait when there is none.
+
+Which segment: those of one lineage (one producer) strictly in order, so that its items are claimed in the order put; among
+lineages the one at hand, for a while, then the next, so that none starves. Consumers begin at different lineages, which
+spreads them where there are several.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from segq import fs, rescue
+from segq.catalog import Catalog
+from segq.claims import MOST_AT_ONCE, ClaimedItems, Pace
+from segq.errors import ClosedError, DamagedError, Empty, ShutDown
+from segq.failpoints import ARMED, reach
+from segq.format import IndexWord, OwnerWord, SegmentName, State
+from segq.index import LOOK_AGAIN
+from segq.keeper import HOLD_SECONDS, Keeper
+from segq.ledger import monotonic_deadline
+from segq.message import Message
+from segq.process import Owner
+from segq.settings import Settings
+from segq.view import SegmentView
+
+log = logging.getLogger("segq")
+
+_SLEEPERS, _ROOM_SLEEPERS, _SHUTDOWN = (int(w) for w in (IndexWord.ITEMS_SLEEPERS, IndexWord.ROOM_SLEEPERS, IndexWord.SHUTDOWN))
+_TURN_SECONDS = 0.25  # how long a consumer stays with one lineage while others have items
+_READERS = 2  # segments whose RocksDB reader is kept open; each holds its segment (16 MiB) in memory
+LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
+_DONE_STATE = 2
+
+
+class Consumer:
+    """The getting half of a handle. Threads take turns under one lock to claim; taking a claimed item needs none."""
+
+    def __init__(
+        self, catalog: Catalog, owner: Owner, settings: Settings, loads: Callable[[bytes], Any] | None,
+        prefetch: int | None, keeper: Keeper,
+    ) -> None:  # fmt: skip
+        """`loads`: None when items are handed out as the bytes they were stored as."""
+        self._catalog, self._owner, self._settings, self._loads = catalog, owner, settings, loads
+        self._index, self._keeper = catalog.index, keeper
+        self._words, self._room = catalog.index.words, catalog.index.room
+        self._slot, self._lease = owner.slot, settings.lease
+        self._gets_at = self._index.owner_word(owner.slot, OwnerWord.GETS)
+        self._finished_at = self._index.owner_word(owner.slot, OwnerWord.FINISHED)
+        self._receives_at = self._index.owner_word(owner.slot, OwnerWord.RECEIVES)
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._pace = Pace(prefetch)
+        self._views: dict[str, SegmentView] = {}
+        self._at_hand: SegmentView | None = None
+        self._recent: list[SegmentView] = []
+        self._pruned = -1
+        self._turn_began = self._looked_after = 0.0
+        self._look_after_every = LOOK_AFTER if settings.lease is None else min(LOOK_AFTER, settings.lease / 10)
+        self._claimed = ClaimedItems.nothing()
+        keeper.add(self)
+
+    # --- handing out ---
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        claimed = self._claimed
+        try:
+            i, value = claimed.take()
+        except IndexError:
+            i, value, claimed = self._take_next(block, timeout)
+        if self._lease is not None:
+            while not claimed.ledger.settle_claimed(i, i + 1, self._slot):  # its lease ran out in our hands
+                i, value, claimed = self._take_next(block, timeout)
+        words, total = self._words, claimed.gets_offset + i
+        if ARMED:
+            reach("get.taken")
+        if words[self._gets_at] < total:  # threads may come here out of order
+            words[self._gets_at] = total
+        claimed.states[i] = _DONE_STATE
+        if ARMED:
+            reach("get.done")
+        if words[_ROOM_SLEEPERS]:
+            self._room.ring()
+        return value
+
+    def get_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Any]:
+        found: list[Any] = []
+        for claimed, taken in self._take_many(most, block, timeout):
+            first, last = taken[0][0], taken[-1][0]
+            held = claimed.ledger.settle_claimed(first, last + 1, self._slot)
+            self._words[self._gets_at] = max(self._words[self._gets_at], claimed.gets_offset + last)
+            found += [value for _, value in taken[:held]]
+        if found and self._words[_ROOM_SLEEPERS]:
+            self._room.ring(len(found))
+        return found or self.get_many(most, block, timeout)
+
+    def receive(self, block: bool = True, timeout: float | None = None) -> Message:
+        while True:
+            claimed = self._claimed
+            try:
+                i, value = claimed.take()
+            except IndexError:
+                i, value, claimed = self._take_next(block, timeout)
+            claimed.gets_offset -= 1
+            delivery = claimed.ledger.hand(i, self._slot, claimed.deadline())
+            if delivery:
+                claimed.unsettled += 1
+                self._words[self._receives_at] += 1
+                return Message(claimed, i, value, delivery)
+
+    def receive_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Message]:
+        messages: list[Message] = []
+        for claimed, taken in self._take_many(most, block, timeout):
+            claimed.gets_offset -= len(taken)
+            for i, value in taken:
+                delivery = claimed.ledger.hand(i, self._slot, claimed.deadline())
+                if delivery:
+                    claimed.unsettled += 1
+                    messages.append(Message(claimed, i, value, delivery))
+        self._words[self._receives_at] += len(messages)
+        return messages or self.receive_many(most, block, timeout)
+
+    def finished(self) -> None:
+        """task_done. Raises ValueError if it was called more often than get."""
+        with self._lock:
+            words = self._words
+            if words[self._finished_at] >= words[self._gets_at]:
+                raise ValueError("task_done() called too many times")
+            words[self._finished_at] += 1
+        self._room.ring(1 << 30)
+
+    def peek(self, most: int) -> list[Any]:
+        values: list[Any] = []
+        with self._lock:
+            self._refuse_if_closed()
+            self._give_back_left()
+            for name in list(self._catalog.names()):
+                if len(values) >= most:
+                    break
+                view = self._view(name)
+                if view is None:
+                    continue
+                for i in view.ledger.free_items(most - len(values)):
+                    try:
+                        values += self._decoded(view, i, view.read(i, i + 1)[0], keep=True)
+                    except DamagedError:
+                        continue
+        return values
+
+    def purge(self) -> int:
+        """Drops every item that nobody has claimed; returns how many."""
+        dropped = 0
+        with self._lock:
+            self._refuse_if_closed()
+            self._give_back_left()
+            self._catalog.look_again()
+            for name in list(self._catalog.names()):
+                view = self._view(name)
+                while view is not None and (span := self._claim(view, MOST_AT_ONCE)) is not None:
+                    dropped += view.ledger.settle_claimed(*span, self._slot)
+                if view is not None:
+                    self._retire_if_complete(view)
+        self._room.ring(1 << 30)
+        return dropped
+
+    # --- claiming; under the lock ---
+
+    def _take_next(self, block: bool, timeout: float | None) -> tuple[int, Any, ClaimedItems]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._lock:
+                claimed = self._claimed
+                if not claimed.left:
+                    self._refuse_if_closed()
+                    self._finish()
+                    claimed = self._claim_next(self._pace.count()) or claimed
+                try:
+                    i, value = claimed.take()
+                except IndexError:
+                    pass
+                else:
+                    if claimed.left:
+                        self._keeper.attend()
+                    return i, value, claimed
+            self._wait(block, deadline)
+
+    def _take_many(self, most: int, block: bool, timeout: float | None) -> Iterator[tuple[ClaimedItems, list[tuple[int, Any]]]]:
+        """Up to `most` items as runs of neighbours; waits for the first."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        found = 0
+        while True:
+            with self._lock:
+                self._refuse_if_closed()
+                while found < most:
+                    claimed = self._claimed
+                    if not claimed.left:
+                        self._finish(measured=False)
+                        fresh = self._claim_next(most - found)
+                        if fresh is None:
+                            break
+                        claimed = fresh
+                    taken: list[tuple[int, Any]] = []
+                    while len(taken) < most - found and claimed.left:
+                        taken.append(claimed.take())
+                    if taken:
+                        found += len(taken)
+                        yield claimed, taken
+            if found:
+                return
+            self._wait(block, deadline)
+
+    def _finish(self, *, measured: bool = True) -> None:
+        """The claimed items are all handed out: learn from how long they took, retire the segment if it is complete."""
+        claimed = self._claimed
+        if claimed.end > claimed.begin:
+            if measured:
+                self._pace.took(time.monotonic() - claimed.loaded_at, claimed.end - claimed.begin)
+            self._claimed = ClaimedItems.nothing()
+            view = self._views.get(claimed.name.identity)
+            if view is not None:
+                self._retire_if_complete(view)
+
+    def _claim_next(self, count: int) -> ClaimedItems | None:
+        """Claims and reads up to `count` items of the segment whose turn it is; None if no item is free."""
+        now = time.monotonic()
+        if now - self._looked_after > self._look_after_every:
+            self._looked_after = now
+            self.look_after_others()
+        if self._words[_SHUTDOWN] == 2:
+            return None
+        view = self._at_hand
+        if view is not None and now - self._turn_began < _TURN_SECONDS:
+            claimed = self._claim_in(view, count) if self._heads_its_lineage(view) else None
+            if claimed is not None:
+                return claimed
+        for name in self._candidates():
+            view = self._view(name)
+            claimed = self._claim_in(view, count) if view is not None else None
+            if view is not None and claimed is not None:
+                if view is not self._at_hand:
+                    self._turn_to(view)
+                self._turn_began = now
+                return claimed
+        self._turn_began = now
+        return None
+
+    def _heads_its_lineage(self, view: SegmentView) -> bool:
+        """Whether no older segment of the same producer has items free again (given back by somebody)."""
+        for name in self._catalog.names():
+            if name.stamp >= view.name.stamp:
+                return True
+            if name.lineage == view.name.lineage:
+                if name.state is State.READY:
+                    return False
+                older = self._view(name)
+                if older is not None and older.ledger.available():
+                    return False
+        return True
+
+    def _candidates(self) -> list[SegmentName]:
+        """The oldest segment with free items of each lineage; the one after the lineage at hand first."""
+        heads: list[SegmentName] = []
+        seen: set[str] = set()
+        self._prune()
+        for name in list(self._catalog.names()):
+            if name.lineage in seen:
+                continue
+            if name.state is not State.READY:
+                view = self._view(name)
+                if view is None or not view.ledger.available():
+                    continue
+            seen.add(name.lineage)
+            heads.append(name)
+        at_hand = self._at_hand
+        if at_hand is None:
+            turn = self._slot % len(heads) if heads else 0
+        else:
+            turn = next((i for i, name in enumerate(heads) if name.stamp > at_hand.name.stamp), 0)
+        return heads[turn:] + heads[:turn]
+
+    def _claim(self, view: SegmentView, count: int) -> tuple[int, int] | None:
+        ledger = view.ledger
+        if ledger.must_be_chosen():
+            self._catalog.choose(view.name, ledger)
+        return ledger.claim(count, self._slot, monotonic_deadline(self._lease))
+
+    def _claim_in(self, view: SegmentView, count: int) -> ClaimedItems | None:
+        while (span := self._claim(view, count)) is not None:
+            begin, end = span
+            try:
+                raw, runs = view.read(begin, end)
+            except DamagedError as error:
+                self._salvage(view, begin, end, error)
+                continue
+            except BaseException:
+                view.ledger.give_back(begin, end, self._slot)
+                raise
+            if self._loads is None:
+                values: list[Any] = raw
+            else:
+                values = self._decoded(view, begin, raw)
+                if len(values) != len(raw):
+                    continue
+            claimed = ClaimedItems(
+                view.name, view.ledger, self._index, self._slot, self._lease, begin, end, values, runs, self._closed,
+                self._settled,
+            )  # fmt: skip
+            claimed.gets_offset = self._words[self._gets_at] + 1 - begin
+            self._claimed = claimed
+            if self._words[_SLEEPERS] and view.ledger.available():
+                self._index.items.ring()
+            return claimed
+        return None
+
+    def _settled(self, name: SegmentName) -> None:
+        """All messages of a claim in a sealed segment are settled; it may be complete."""
+        with self._lock:
+            view = self._views.get(name.identity)
+            if view is not None and not self._closed.is_set():
+                self._retire_if_complete(view)
+
+    def _decoded(self, view: SegmentView, begin: int, raw: list[bytes], *, keep: bool = False) -> list[Any]:
+        """The items' values; those that cannot be decoded go to quarantine, and the others are given back for a new claim."""
+        loads = self._loads
+        if loads is None:
+            return raw
+        try:
+            return [loads(data) for data in raw]
+        except Exception:  # whatever a deserializer raises
+            if keep:
+                return []
+        for i, data in enumerate(raw, begin):
+            try:
+                loads(data)
+            except Exception as error:
+                reason = f"cannot be decoded with serializer={self._settings.serializer!r}: {error!r}"
+                place = fs.quarantine_bytes(self._catalog.queue, f"{view.name.identity}-{i}.item", data, reason)
+                log.error("quarantined %s: %s", place, reason, extra={"segment": str(view.name), "place": place})
+                view.ledger.settle_claimed(i, i + 1, self._slot)
+        view.ledger.give_back(begin, begin + len(raw), self._slot)
+        return []
+
+    def _salvage(self, view: SegmentView, begin: int, end: int, error: DamagedError) -> None:
+        """Something in the range cannot be read: that is marked dead, the rest given back."""
+        i = begin
+        while i < end:
+            try:
+                view.read(i, i + 1)
+                i += 1
+            except DamagedError:
+                stop = view.readable_from(i, end)
+                view.ledger.bury(i, stop)
+                log.error("%s: items %d to %d cannot be read: %s", view.name, i, stop - 1, error)
+                i = stop
+        view.ledger.give_back(begin, end, self._slot)
+        self._retire_if_complete(view)
+
+    # --- segments at hand ---
+
+    def _view(self, name: SegmentName) -> SegmentView | None:
+        """The view of a segment, opened if need be; None if it is gone or was just quarantined."""
+        view = self._views.get(name.identity)
+        if view is not None:
+            return view
+        try:
+            ledger = self._catalog.ledger(name)
+        except DamagedError as error:
+            self._repair(name, error)
+            return None
+        if ledger is None:
+            self._catalog.look_again()
+            return None
+        view = self._views[name.identity] = SegmentView(self._catalog, name, ledger, self._owner)
+        return view
+
+    def _turn_to(self, view: SegmentView) -> None:
+        self._at_hand = view
+        self._recent = [other for other in self._recent if other is not view] + [view]
+        while len(self._recent) > _READERS:
+            self._recent.pop(0).close()
+
+    def _prune(self) -> None:
+        """Lets go of segments that are gone from the directory."""
+        names, generation = self._catalog.names(), self._index.generation
+        if generation != self._pruned:
+            self._pruned = generation
+            present = {name.identity for name in names}
+            for identity in [identity for identity in self._views if identity not in present]:
+                self._drop(self._views[identity])
+
+    def _drop(self, view: SegmentView) -> None:
+        self._views.pop(view.name.identity, None)
+        self._recent = [other for other in self._recent if other is not view]
+        if self._at_hand is view:
+            self._at_hand = None
+        view.close()
+
+    def _repair(self, name: SegmentName, error: DamagedError) -> None:
+        """A sealed segment's ledger cannot be read: make a new one, or set the segment aside."""
+        with self._catalog.structure:
+            found = self._catalog.locate(name)
+            if found is None or found.state is State.LOADING:
+                return
+            try:
+                rebuilt = rescue.rebuild_ledger(self._catalog, found)
+            except DamagedError as worse:
+                self._catalog.quarantine(found, f"{error}; {worse}")
+                return
+            if rebuilt is not None:
+                rebuilt.close()
+
+    def _retire_if_complete(self, view: SegmentView) -> None:
+        if view.ledger.sealed and view.ledger.complete():
+            view.close()
+            self._catalog.retire(view.name, view.ledger)
+            self._drop(view)
+
+    # --- waiting; not under the lock ---
+
+    def _wait(self, block: bool, deadline: float | None) -> None:
+        """Returns when something may have come; raises Empty or ShutDown when nothing will."""
+        bell = self._index.items
+        heard = bell.listen()
+        if self._something_free():
+            return
+        shutdown = self._words[_SHUTDOWN]
+        if shutdown == 2 or (shutdown and not self._something_free()):
+            raise ShutDown(f"{self._catalog.queue} was shut down", path=self._catalog.queue)
+        if not block:
+            raise Empty(f"{self._catalog.queue} is empty", path=self._catalog.queue)
+        left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
+        if left <= 0:
+            raise Empty(f"{self._catalog.queue} stayed empty", path=self._catalog.queue)
+        if self._lease is not None:
+            left = min(left, max(0.01, self._lease / 10))
+        bell.sleep(heard, left)
+        if not bell.rung_since(heard):
+            self.look_after_others()
+
+    def _something_free(self) -> bool:
+        if self._words[_SHUTDOWN] == 2:
+            return False
+        with self._lock:
+            self._refuse_if_closed()
+            for name in self._catalog.names():
+                if name.state is State.READY:
+                    return True
+                view = self._view(name)
+                if view is not None and view.ledger.available():
+                    return True
+        return False
+
+    def look_after_others(self) -> None:
+        """What some handle does now and then on behalf of all: leases that ran out, the dead, segments left complete."""
+        with self._lock:
+            if self._closed.is_set():
+                return
+            if self._lease is not None:
+                self._expire()
+            if self._index.turn_to_rescue():
+                self._catalog.look_again()
+                rescue.rescue(self._catalog, self._slot)
+                for name in list(self._catalog.names()):
+                    if name.state is State.CHOSEN and (view := self._view(name)) is not None:
+                        self._retire_if_complete(view)
+
+    def _expire(self) -> None:
+        now, freed = time.monotonic(), 0
+        for name in list(self._catalog.names()):
+            if name.state is not State.READY and (view := self._view(name)) is not None:
+                freed += view.ledger.expire(now)
+        if freed:
+            self._index.add(IndexWord.REDELIVERED, freed)
+            self._index.items.ring()
+
+    # --- what the keeper asks ---
+
+    def holding(self) -> bool:
+        return bool(self._claimed.left)
+
+    def give_back(self, *, recalled: bool) -> None:
+        dropped = self._words[_SHUTDOWN] == 2
+        if not dropped and (recalled or time.monotonic() - self._claimed.loaded_at < HOLD_SECONDS):
+            return
+        with self._lock:
+            self._give_back_left(dropped=dropped)
+
+    def _give_back_left(self, *, dropped: bool = False) -> None:
+        """Frees what is claimed and not handed out; after an immediate shutdown it is dropped."""
+        claimed = self._claimed
+        taken: list[int] = []
+        while claimed.left:
+            try:
+                taken.append(claimed.left.pop()[0])
+            except IndexError:  # a thread that gets was faster
+                break
+        if not taken:
+            return
+        if dropped:
+            claimed.ledger.settle_claimed(taken[-1], taken[0] + 1, self._slot)
+            self._room.ring(1 << 30)
+        else:
+            claimed.ledger.give_back(taken[-1], taken[0] + 1, self._slot)
+            self._index.items.ring()
+        claimed.end = taken[-1]
+
+    # --- the end ---
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed.is_set():
+            raise ClosedError(f"{self._catalog.queue}: this handle is closed; open the queue again", path=self._catalog.queue)
+
+    def drop_left(self) -> None:
+        """After an immediate shutdown: what this handle has claimed and not handed out is dropped like the rest."""
+        with self._lock:
+            self._give_back_left(dropped=True)
+
+    def wake(self) -> None:
+        """Lets threads that wait in this handle notice that it is closed."""
+        self._index.items.ring(1 << 30)
+
+    def close(self) -> None:
+        """Gives back what is claimed and not acknowledged. Messages still out raise ReceiptError from now on."""
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._finish(measured=False)
+            self._give_back_left()
+            self._closed.set()
+            with self._catalog.structure:
+                rescue.release(self._catalog, self._slot)
+            for view in list(self._views.values()):
+                self._retire_if_complete(view)
+                self._drop(view)
+                view.ledger.close()
+        self.wake()

@@ -1,0 +1,350 @@
+"""Every name and every byte that segq puts on disk; pure, no input or output.
+
+Names in a queue's directory::
+
+    queue.json  queue.lock  index
+    owners/<slot>                      slot: 4 decimal digits, from 0001
+    <state>_<stamp>_<uuid>/            state: loading | ready | chosen | removed
+    quarantine/<name>[.<n>]            what could not be read; <name>.reason beside it
+
+`stamp` (19 digits) is nanoseconds of the epoch, made strictly increasing: it orders the segments. `uuid` (12 hex
+digits) names a *lineage*: all segments written by one producer handle carry the same one (a handle that resumes the
+tail of another's work goes on under the other's), so that "items of one producer are delivered in the order put" can be
+kept by looking at names alone. In a segment's directory lie a RocksDB instance, `ledger`, and, while it is loading, `batch`.
+
+A *block* (a RocksDB value; its key is the index of its first item, 8 bytes big-endian; all else little-endian)::
+
+    0   magic   2s  b"SB"
+    2   version u8
+    3   flags   u8   0
+    4   runs    u32  number of runs
+    8   count   u32  number of items
+    12  unused  u32
+    16  ends    u32[count]   end of each item within the payload
+        runs    (index u32, ttl u32, time u64)[runs]
+        payload bytes
+
+A *run* says when the items from `index` (counted within the block) on were put, in milliseconds of the epoch, up to the
+next run; `ttl` is their time to live in milliseconds, 0 for none. Items put in the same millisecond share a run, so a
+busy producer writes one for about a thousand items.
+
+The *open batch* (file `batch`) is two halves, each::
+
+    0       sequence u64   odd while the half is being made ready for reuse
+    8       first    u64   index of its first item in the segment
+    16      end      u64   0 while open; index behind its last item once closed
+    24      runs     u64   number of runs
+    64      ends     u32[HALF_ITEMS]
+    16384   runs     (index u32, ttl u32, time u64)[HALF_RUNS]
+    32768   payload  HALF_BYTES
+
+The *ledger* is a header of u64 words (`LedgerWord`) in the first 4096 bytes, then arrays with one entry an item, each
+beginning on a page: state u8, owner's slot u16, deliveries u8; with a lease also the deadline f64 (monotonic seconds);
+with a byte limit also the end of the item within the segment's payload, u64.
+
+The *index* is `IndexWord`s (u64) in the first 4096 bytes, then 64 bytes for each owner's slot (`OwnerWord`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import re
+import struct
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from segq.errors import DamagedError, FormatVersionError, NotAQueueError, SettingsError
+from segq.settings import Settings, validated
+
+if sys.byteorder != "little":  # pragma: no cover  # mapped words are native; the format is little-endian
+    raise ImportError("segq maps little-endian words and does not run on big-endian machines")
+
+VERSION = 1
+PAGE = 4096
+
+QUEUE_FILE, LOCK_FILE, INDEX_FILE = "queue.json", "queue.lock", "index"
+OWNERS_DIR, QUARANTINE_DIR, SCRATCH_SUFFIX = "owners", "quarantine", ".scratch"
+LEDGER_FILE, BATCH_FILE = "ledger", "batch"
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+class State(enum.StrEnum):
+    """What a segment's name says about it; see `catalog` for who changes it, and when."""
+
+    LOADING = "loading"
+    READY = "ready"
+    CHOSEN = "chosen"
+    REMOVED = "removed"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """`<state>_<stamp>_<uuid>`; sorts by stamp, which is the order in which segments were begun."""
+
+    stamp: int
+    lineage: str
+    state: State = dataclasses.field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.state.value}_{self.stamp:019d}_{self.lineage}"
+
+    @property
+    def identity(self) -> str:
+        """The part that stays the same through all states."""
+        return f"{self.stamp:019d}_{self.lineage}"
+
+    def in_state(self, state: State) -> SegmentName:
+        return SegmentName(self.stamp, self.lineage, state)
+
+
+_SEGMENT = re.compile(r"(loading|ready|chosen|removed)_([0-9]{19})_([0-9a-f]{12})", re.ASCII)
+_SLOT = re.compile(r"[0-9]{4}", re.ASCII)
+
+
+def parse_segment(text: str) -> SegmentName | None:
+    """The segment that a directory entry names, or None if it names none."""
+    match = _SEGMENT.fullmatch(text)
+    return (match and SegmentName(int(match[2]), match[3], State(match[1]))) or None
+
+
+def slot_name(slot: int) -> str:
+    return f"{slot:04d}"
+
+
+def parse_slot(text: str) -> int | None:
+    """The slot that an entry of `owners/` names, or None."""
+    if not _SLOT.fullmatch(text):
+        return None
+    slot = int(text)
+    return slot if 1 <= slot < MAX_OWNERS else None
+
+
+# --- queue.json -------------------------------------------------------------------------------------------------------
+
+
+def encode_queue_file(uuid: str, kind: str, settings: Settings) -> bytes:
+    document = {"segq": VERSION, "uuid": uuid, "kind": kind, "settings": settings.as_dict()}
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def decode_queue_file(data: bytes, path: str) -> tuple[str, str, Settings]:
+    """(uuid, kind, settings). Raises FormatVersionError for another version, NotAQueueError for anything unreadable."""
+    try:
+        document: Any = json.loads(data)
+        version = document["segq"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise NotAQueueError(
+            f"{path}: {QUEUE_FILE} is not one that segq wrote; nothing was touched. If the queue is yours, restore that"
+            " file from another queue with the same settings",
+            path=path,
+        ) from error
+    if version != VERSION:
+        raise FormatVersionError(
+            f"{path} has format version {version!r}; this segq reads version {VERSION}. Use the segq that wrote it;"
+            " nothing was touched",
+            path=path,
+        )
+    try:
+        uuid, kind, settings = document["uuid"], document["kind"], document["settings"]
+        if not (isinstance(uuid, str) and kind in ("queue", "topic") and isinstance(settings, dict)):
+            raise TypeError("wrong types")
+        return uuid, kind, Settings(**validated(settings))
+    except (KeyError, TypeError, SettingsError) as error:
+        raise NotAQueueError(f"{path}: {QUEUE_FILE} is damaged ({error}); nothing was touched", path=path) from error
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+BLOCK_HEADER = struct.Struct("<2sBBIII")
+BLOCK_MAGIC, BLOCK_VERSION = b"SB", 1
+RUN = struct.Struct("<IIQ")
+Run = tuple[int, int, int]
+
+
+def block_key(first: int) -> bytes:
+    return first.to_bytes(8, "big")
+
+
+def encode_block(items: Sequence[bytes], time_ms: int, ttl_ms: int = 0) -> bytes:
+    """A block of `items`, all put at `time_ms`."""
+    ends = array("I", [0]) * len(items)
+    end = 0
+    for i, item in enumerate(items):
+        end += len(item)
+        ends[i] = end
+    header = BLOCK_HEADER.pack(BLOCK_MAGIC, BLOCK_VERSION, 0, 1, len(items), 0)
+    return b"".join((header, ends.tobytes(), RUN.pack(0, ttl_ms, time_ms), *items))
+
+
+def join_block(ends: bytes, runs: bytes, payload: bytes) -> bytes:
+    """A block from arrays that have its layout already (the open batch's)."""
+    header = BLOCK_HEADER.pack(BLOCK_MAGIC, BLOCK_VERSION, 0, len(runs) // RUN.size, len(ends) // 4, 0)
+    return b"".join((header, ends, runs, payload))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """A decoded block: item i is `data[start + ends[i-1] : start + ends[i]]`."""
+
+    first: int
+    data: bytes
+    start: int
+    ends: memoryview
+    runs: list[Run]
+
+    @property
+    def count(self) -> int:
+        return len(self.ends)
+
+    def items(self, begin: int, end: int) -> list[bytes]:
+        """The raw items begin … end-1, counted within the segment."""
+        low, high = begin - self.first, end - self.first
+        data, start = self.data, self.start
+        bounds = [start + e for e in self.ends[low:high]]
+        return slices(data, start + (self.ends[low - 1] if low else 0), bounds)
+
+
+def slices(data: bytes, begin: int, ends: list[int]) -> list[bytes]:
+    """`data` cut at `ends`, the first piece beginning at `begin`."""
+    if not ends:
+        return []
+    return [data[begin : ends[0]], *[data[a:b] for a, b in zip(ends, ends[1:])]]  # noqa: B905  # hot; lengths differ by 1 on purpose
+
+
+def decode_block(key: bytes, data: bytes) -> Block:
+    """Checks every length before it believes it; raises DamagedError."""
+    if len(key) != 8 or len(data) < BLOCK_HEADER.size:
+        raise DamagedError("block shorter than its header")
+    magic, version, _flags, runs, count, _unused = BLOCK_HEADER.unpack_from(data)
+    if magic != BLOCK_MAGIC or version != BLOCK_VERSION:
+        raise DamagedError(f"block with magic {magic!r}, version {version}")
+    runs_at = BLOCK_HEADER.size + 4 * count
+    start = runs_at + RUN.size * runs
+    if start > len(data):
+        raise DamagedError(f"block of {len(data)} bytes claims {count} items and {runs} runs")
+    ends = memoryview(data)[BLOCK_HEADER.size : runs_at].cast("I")
+    if count and ends[-1] != len(data) - start:
+        raise DamagedError(f"block's items end at {ends[-1]}, its payload at {len(data) - start}")
+    return Block(int.from_bytes(key, "big"), data, start, ends, list(RUN.iter_unpack(data[runs_at:start])))
+
+
+# --- open batch -------------------------------------------------------------------------------------------------------
+
+HALF_ITEMS = 4080  # with the 64-byte header exactly 16 KiB, so that the runs begin on a page of any machine
+HALF_RUNS = 1024
+HALF_BYTES = 256 << 10  # a half stays in the second-level cache while it is filled and copied out
+ENDS_AT, RUNS_AT, PAYLOAD_AT = 64, 16_384, 32_768
+HALF_SIZE = PAYLOAD_AT + HALF_BYTES
+BATCH_SIZE = 2 * HALF_SIZE
+
+
+class HalfWord(enum.IntEnum):
+    """Words (u64) at the beginning of each half."""
+
+    SEQUENCE = 0
+    FIRST = 1
+    END = 2
+    RUNS = 3
+
+
+# --- ledger -----------------------------------------------------------------------------------------------------------
+
+LEDGER_MAGIC = int.from_bytes(b"segqL\x00\x00\x01", "little")
+FREE, CLAIMED, DONE, HANDED, DEAD = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"  # DEAD: cannot be read
+MAX_OWNERS = 2048  # slots; the index holds 64 bytes for each
+LEDGER_STEP = 4096  # items by which a ledger's arrays are allocated: whole pages of each
+
+
+class LedgerWord(enum.IntEnum):
+    """Words (u64) of a ledger's header. Those a put stores are away from those a claim stores: other cache lines."""
+
+    MAGIC = 0
+    ITEMS = 1  # how many items the arrays have room for
+    FLAGS = 2  # LedgerFlag
+    OWNER = 3  # slot of the producer
+    EPOCH = 4  # a hash of the boot in which the ledger was last written
+    PUBLISHED = 8  # items stored; the producer's alone
+    SEALED = 16
+    LIMIT = 17  # items the producer may publish before it has to ask for room again (capacity)
+    LIMIT_BYTES = 18
+    NEXT = 24  # items below it have been claimed at some time
+    RETURNED = 25  # how many below NEXT are FREE again, at most
+    CHOSEN = 26  # 1: renamed chosen_, so that items may be claimed although it was sealed untouched
+
+
+class LedgerFlag(enum.IntFlag):
+    """Which of the optional arrays a ledger has."""
+
+    DEADLINES = 1
+    SIZES = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LedgerLayout:
+    """Where the arrays of a ledger for `items` items begin; 0 for one that it does not have."""
+
+    items: int
+    states: int
+    owners: int
+    deliveries: int
+    deadlines: int
+    sizes: int
+    total: int
+
+    @classmethod
+    def of(cls, items: int, flags: int) -> LedgerLayout:
+        room = -(-items // LEDGER_STEP) * LEDGER_STEP
+        states = PAGE
+        owners = states + room
+        deliveries = owners + 2 * room
+        end = deliveries + room
+        deadlines = end if flags & LedgerFlag.DEADLINES else 0
+        end += 8 * room if deadlines else 0
+        sizes = end if flags & LedgerFlag.SIZES else 0
+        end += 8 * room if sizes else 0
+        return cls(items, states, owners, deliveries, deadlines, sizes, end)
+
+    def step(self, number: int) -> list[tuple[int, int]]:
+        """The (offset, length) ranges that items number*LEDGER_STEP … need on disk."""
+        begin = number * LEDGER_STEP
+        ranges = [(self.states, 1), (self.owners, 2), (self.deliveries, 1), (self.deadlines, 8), (self.sizes, 8)]
+        return [(at + begin * width, LEDGER_STEP * width) for at, width in ranges if at]
+
+
+# --- index ------------------------------------------------------------------------------------------------------------
+
+INDEX_MAGIC = int.from_bytes(b"segqI\x00\x00\x01", "little")
+OWNER_SIZE = 64
+INDEX_SIZE = PAGE + MAX_OWNERS * OWNER_SIZE
+
+
+class IndexWord(enum.IntEnum):
+    """Words (u64) of the index's header, by cache line (8 words)."""
+
+    MAGIC = 0
+    GENERATION = 1  # changes whenever a segment appears, goes, or changes its name
+    LAST_STAMP = 2
+    SHUTDOWN = 3  # 0, 1 (drain) or 2 (immediate)
+    RESCUED_AT = 4  # monotonic nanoseconds of the last look for dead owners
+    RESCUES = 5
+    REDELIVERED = 6
+    ITEMS_WAKE = 8  # low half: the futex that consumers sleep on
+    ITEMS_SLEEPERS = 16  # 1: somebody may be sleeping on it
+    ROOM_WAKE = 24
+    ROOM_SLEEPERS = 32
+    RECALL_WAKE = 40  # producers that hold unused room are asked to give it back
+
+
+class OwnerWord(enum.IntEnum):
+    """Words (u64) of an owner's slot, written by that owner alone."""
+
+    GETS = 0  # items handed out by get
+    FINISHED = 1  # task_done calls
+    RECEIVES = 2  # messages handed out by receive
+    PUTS = 3

@@ -1,0 +1,357 @@
+"""The only module that creates, renames, fsyncs, lists, deletes or quarantines files.
+
+Durability. A function with `durable=True` returns after the change survives loss of power: files are fsynced before
+they are renamed into place, and the parent directory after. With `durable=False` the change survives the death of every
+process (it is in the kernel), and nothing more; that is what durability="process" promises, so the missing fsync is meant.
+
+All errors of the operating system leave here as `StorageError` with their errno, except FileNotFoundError, which callers
+use to learn that somebody else was faster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+
+from segq import format as fmt
+from segq.errors import DamagedError, NetworkFileSystemError, NotAQueueError, StorageError, UnsafeDirectoryError
+
+_REMEDY = {
+    errno.ENOSPC: "the disk is full; free some space and try again",
+    errno.EDQUOT: "the disk quota is used up; free some space and try again",
+    errno.EACCES: "permission denied; the queue's directory must belong to this user",
+    errno.EPERM: "not permitted; the queue's directory must belong to this user",
+    errno.EROFS: "the file system is read-only; segq has to write to the queue even to read from it",
+    errno.EMFILE: "this process has too many open files; raise the limit (ulimit -n)",
+    errno.ENFILE: "the machine has too many open files",
+    errno.ENOMEM: "out of memory or mappings",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+def storage_error(error: OSError, path: str) -> StorageError:
+    """`error` in segq's own words: what failed, where, what to do."""
+    reason = _REMEDY.get(error.errno or 0, error.strerror or str(error))
+    return StorageError(f"{path}: {reason}", errno=error.errno, path=path)
+
+
+@contextlib.contextmanager
+def storage_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, StorageError):
+        raise
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+# --- directories and whole files --------------------------------------------------------------------------------------
+
+
+def make_directory(path: str) -> None:
+    with storage_errors(path):
+        os.mkdir(path, 0o700)
+
+
+def make_queue_directory(path: str) -> None:
+    """`path`, with its parents; existing ones are left as they are."""
+    with storage_errors(path):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+
+
+def listing(path: str) -> list[str]:
+    with storage_errors(path):
+        return os.listdir(path)
+
+
+def read_file(path: str, most: int = 1 << 20) -> bytes:
+    """The contents of a regular file (never of a link or a FIFO), at most `most` bytes of it."""
+    with storage_errors(path):
+        descriptor = _open_regular(path, os.O_RDONLY)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(most)
+
+
+def write_file(path: str, data: bytes, *, durable: bool = False) -> None:
+    """Creates or replaces `path` as a whole: a reader, or a crash, sees the old contents or the new."""
+    with storage_errors(path):
+        temporary = f"{path}.{os.getpid()}.new"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            os.rename(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        if durable:
+            sync_directory(os.path.dirname(path))
+
+
+def rename(source: str, target: str, *, durable: bool = False) -> None:
+    """One atomic step. FileNotFoundError: somebody renamed or removed `source` before."""
+    with storage_errors(source):
+        os.rename(source, target)
+        if durable:
+            sync_directory(os.path.dirname(target))
+
+
+def sync_directory(path: str) -> None:
+    with storage_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class Directory:
+    """A directory held open, and a `path` that leads to it whatever it is called by now (on Linux).
+
+    Elsewhere the path is the one given, and a rename while it is being used is met by opening again.
+    """
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(self, path: str) -> None:
+        """Raises FileNotFoundError."""
+        with storage_errors(path):
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        stable = f"/proc/self/fd/{self._descriptor}"
+        self.path = stable if os.path.isdir(stable) else path
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
+
+
+def unlink(path: str) -> None:
+    """Removes a file; it does not matter if it is gone already."""
+    with storage_errors(path), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def remove_tree(path: str) -> None:
+    """Removes a directory and all in it; several processes may do so at once. Links are removed, not followed."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def quarantine(queue: str, name: str, reason: str) -> str:
+    """Moves `<queue>/<name>` into quarantine with `reason` beside it; returns where it is now."""
+    target = _free_place(queue, os.path.basename(name))
+    rename(os.path.join(queue, name), target)
+    write_file(target + ".reason", reason.encode("utf-8", "replace") + b"\n")
+    return target
+
+
+def quarantine_bytes(queue: str, name: str, data: bytes, reason: str) -> str:
+    """Stores `data`, which could not be understood, as a file in quarantine with `reason` beside it."""
+    target = _free_place(queue, name)
+    write_file(target, data)
+    write_file(target + ".reason", reason.encode("utf-8", "replace") + b"\n")
+    return target
+
+
+def _free_place(queue: str, name: str) -> str:
+    place = os.path.join(queue, fmt.QUARANTINE_DIR)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(place, 0o700)
+    target, number = os.path.join(place, name), 0
+    while os.path.lexists(target):
+        number += 1
+        target = os.path.join(place, f"{name}.{number}")
+    return target
+
+
+def scratch_directory(parent: str, name: str) -> str:
+    """A directory for files that mean nothing after a restart (RocksDB's secondary instances log there)."""
+    with storage_errors(parent):
+        try:
+            os.mkdir(os.path.join(parent, name), 0o700)
+        except FileExistsError:
+            return tempfile.mkdtemp(dir=parent, prefix=name)
+        return os.path.join(parent, name)
+
+
+# --- mapped files -----------------------------------------------------------------------------------------------------
+
+
+def allocate(descriptor: int, offset: int, length: int) -> None:
+    """Gives a range of a file its place on the disk, so that a store into its mapping cannot meet a full one (SIGBUS)."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, offset, length)
+        return
+    end = os.fstat(descriptor).st_size  # pragma: no cover  # macOS: writing is the portable way to allocate
+    for at in range(offset, offset + length, fmt.PAGE):  # pragma: no cover
+        if at >= end or not os.pread(descriptor, 1, at):
+            os.pwrite(descriptor, b"\0" * min(fmt.PAGE, offset + length - at), at)
+
+
+class MappedFile:
+    """A regular file mapped whole, shared and writable, that no process ever shortens while others may have it mapped.
+
+    `map` serves slices, `words` aligned u64 loads and stores (one instruction each: never seen half done), `halves` u32.
+    The descriptor is kept for locking and allocating.
+    """
+
+    __slots__ = ("descriptor", "halves", "map", "path", "view", "words")
+
+    def __init__(self, path: str, descriptor: int, size: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        try:
+            with storage_errors(path):
+                self.map = mmap.mmap(descriptor, size)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self.view = memoryview(self.map)
+        self.words = self.view.cast("Q")
+        self.halves = self.view.cast("I")
+
+    @classmethod
+    def create(cls, path: str, size: int, ranges: list[tuple[int, int]]) -> MappedFile:
+        """A new file of `size` bytes, zeroed, of which only `ranges` (offset, length) take place on the disk yet."""
+        with storage_errors(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(path, flags, 0o600)
+            try:
+                os.ftruncate(descriptor, size)
+                for offset, length in ranges:
+                    allocate(descriptor, offset, length)
+            except BaseException:
+                os.close(descriptor)
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+                raise
+        return cls(path, descriptor, size)
+
+    @classmethod
+    def open(cls, path: str, least: int) -> MappedFile:
+        """An existing one of at least `least` bytes. Raises FileNotFoundError, or DamagedError for another kind of file."""
+        with storage_errors(path):
+            descriptor = _open_regular(path, os.O_RDWR)
+        size = os.fstat(descriptor).st_size
+        if size < least or size % 8:
+            os.close(descriptor)
+            raise DamagedError(f"{path} has {size} bytes, at least {least} expected", path=path)
+        return cls(path, descriptor, size)
+
+    @property
+    def size(self) -> int:
+        return len(self.view)
+
+    def allocate(self, ranges: list[tuple[int, int]]) -> None:
+        with storage_errors(self.path):
+            for offset, length in ranges:
+                allocate(self.descriptor, offset, length)
+
+    def sync(self) -> None:
+        """After this, what the mapping holds survives loss of power."""
+        with storage_errors(self.path):
+            self.map.flush()
+            os.fsync(self.descriptor)
+
+    def same_file(self) -> bool:
+        """Whether the path still leads to the file that is mapped."""
+        try:
+            here, there = os.fstat(self.descriptor), os.stat(self.path)
+        except OSError:
+            return False
+        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+    def close(self) -> None:
+        """Closes the descriptor; the mapping goes with the last view of it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            self.close()
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Opens a regular file and nothing else: no links, and no waiting for the other end of a FIFO."""
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise DamagedError(f"{path} is not a regular file", path=path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DamagedError(f"{path} is not a regular file", path=path)
+    return descriptor
+
+
+# --- where a queue may live -------------------------------------------------------------------------------------------
+
+_NETWORK = frozenset(
+    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "lustre", "gpfs", "beegfs", "orangefs", "ocfs2", "gfs2", "virtiofs", "davfs", "fuse.davfs"]
+)
+
+
+def file_system_type(path: str) -> str:
+    """The type of the file system that `path` (or its nearest existing parent) lies on, as mountinfo names it."""
+    while not os.path.exists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    path = os.path.realpath(path)
+    best, kind = -1, ""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                fields, _, rest = line.partition(" - ")
+                point = fields.split(" ")[4].replace("\\040", " ")
+                inside = path == point or path.startswith(point.rstrip("/") + "/")
+                if inside and len(point) >= best:
+                    best, kind = len(point), rest.split(" ")[0]
+    except OSError:  # not Linux: nothing is known
+        return ""
+    return kind
+
+
+def refuse_network(path: str) -> None:
+    kind = file_system_type(path)
+    if kind in _NETWORK:
+        raise NetworkFileSystemError(
+            f"{path} lies on a network file system ({kind}), where mapped files and kernel locks do not hold between"
+            " hosts: items could be lost or delivered twice. Use a local directory, or pass allow_network_fs=True if"
+            " only this one host ever opens the queue",
+            path=path,
+        )
+
+
+def refuse_non_directory(path: str) -> None:
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise NotAQueueError(f"{path} is not a directory; a queue is one", path=path)
+
+
+def refuse_unsafe(path: str, *, code: bool) -> None:
+    """Refuses a queue that others could have filled; `code`: its serializer may run what it reads (pickle)."""
+    status = os.stat(path)
+    foreign = status.st_uid not in (os.geteuid(), 0)
+    open_to_others = bool(status.st_mode & 0o022)
+    if code and (foreign or open_to_others):
+        who = f"belongs to user {status.st_uid}" if foreign else f"can be written by others (mode {status.st_mode & 0o777:o})"
+        raise UnsafeDirectoryError(
+            f'{path} {who}, and serializer="pickle" runs code found in it; chmod it to 700, or use serializer="msgpack"',
+            path=path,
+        )

@@ -1,0 +1,136 @@
+"""The queue's `index`: a small mapped file of words that all handles share, for waking, and for what people look at.
+
+Nothing in it is the truth: it is made anew when it is missing or damaged, and whoever sleeps on it looks again within a
+second. The lock on it guards reservations of capacity.
+
+Sleeping and waking without counting sleepers: a sleeper reads the wake word, raises the sleepers flag, looks once more for
+what it wants, and sleeps while the wake word is unchanged. A waker lowers the flag, changes the word, wakes; if it woke
+anybody, it raises the flag again, since more may sleep. So with nobody asleep a put costs one load, and a killed sleeper
+leaves nothing behind to clean up. Who is woken and finds more than it takes wakes the next.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from segq import format as fmt
+from segq import futex
+from segq.errors import DamagedError
+from segq.format import IndexWord, OwnerWord
+from segq.fs import MappedFile, unlink
+from segq.locks import FileMutex
+
+LOOK_AGAIN = 1.0  # seconds; every sleep is bounded by it
+
+
+class Bell:
+    """A place to sleep, and to be woken at: one wake word and its flag."""
+
+    __slots__ = ("_address", "_flag", "_half", "_halves", "words")
+
+    def __init__(self, file: MappedFile, word: IndexWord, flag: IndexWord) -> None:
+        self.words, self._halves = file.words, file.halves
+        self._half, self._flag = 2 * int(word), int(flag)
+        self._address = futex.address_of(file.view, 8 * int(word))
+
+    def listen(self) -> int:
+        """To be called before the last look; the result goes to `sleep`."""
+        heard = self._halves[self._half]
+        self.words[self._flag] = 1
+        return heard
+
+    def sleep(self, heard: int, seconds: float) -> None:
+        """Sleeps up to `seconds` unless rung since `listen`."""
+        futex.wait(self._address, self._halves, self._half, heard, seconds)
+
+    def rung_since(self, heard: int) -> bool:
+        return self._halves[self._half] != heard
+
+    def ring(self, count: int = 1) -> None:
+        """Wakes up to `count` sleepers, if there may be any."""
+        words = self.words
+        if words[self._flag]:
+            words[self._flag] = 0
+            halves, half = self._halves, self._half
+            halves[half] = (halves[half] + 1) & 0xFFFFFFFF
+            if futex.wake(self._address, count):
+                words[self._flag] = 1
+
+
+class Index:
+    """One handle's mapping of `index`."""
+
+    def __init__(self, queue: str, file: MappedFile) -> None:
+        self.queue = queue
+        self._file = file
+        self.words, self.halves = file.words, file.halves
+        self.lock = FileMutex(file.descriptor)
+        self.items = Bell(file, IndexWord.ITEMS_WAKE, IndexWord.ITEMS_SLEEPERS)
+        self.room = Bell(file, IndexWord.ROOM_WAKE, IndexWord.ROOM_SLEEPERS)
+
+    @classmethod
+    def open(cls, queue: str) -> Index:
+        """The index of `queue`, made anew if there is none that can be used. Under the structure lock."""
+        path = os.path.join(queue, fmt.INDEX_FILE)
+        try:
+            file = MappedFile.open(path, fmt.INDEX_SIZE)
+            if file.words[IndexWord.MAGIC] == fmt.INDEX_MAGIC:
+                return cls(queue, file)
+            file.close()
+            unlink(path)
+        except DamagedError:
+            unlink(path)
+        except FileNotFoundError:
+            pass
+        file = MappedFile.create(path, fmt.INDEX_SIZE, [(0, fmt.INDEX_SIZE)])
+        file.words[IndexWord.GENERATION] = time.time_ns()  # unlike any that a handle remembers
+        file.words[IndexWord.MAGIC] = fmt.INDEX_MAGIC
+        return cls(queue, file)
+
+    @property
+    def generation(self) -> int:
+        return self.words[IndexWord.GENERATION]
+
+    def changed(self) -> None:
+        """Says that names in the directory have changed. Under the structure lock."""
+        self.words[IndexWord.GENERATION] = (self.words[IndexWord.GENERATION] + 1) & (2**63 - 1)
+
+    @property
+    def shutdown(self) -> int:
+        return self.words[IndexWord.SHUTDOWN]
+
+    @shutdown.setter
+    def shutdown(self, value: int) -> None:
+        self.words[IndexWord.SHUTDOWN] = value
+
+    def add(self, word: IndexWord, count: int) -> None:
+        """Adds to a counter that people look at. Under the structure lock, or let an addition now and then be lost."""
+        self.words[word] += count
+
+    def owner_word(self, slot: int, word: OwnerWord) -> int:
+        """Where `word` of `slot` lies in `words`."""
+        return (fmt.PAGE + slot * fmt.OWNER_SIZE) // 8 + int(word)
+
+    def clear_owner(self, slot: int) -> None:
+        for word in OwnerWord:
+            self.words[self.owner_word(slot, word)] = 0
+
+    def outstanding(self, slot: int) -> int:
+        """Items got by `slot` for which task_done was not called."""
+        words = self.words
+        return words[self.owner_word(slot, OwnerWord.GETS)] - words[self.owner_word(slot, OwnerWord.FINISHED)]
+
+    def turn_to_rescue(self) -> bool:
+        """True for one caller each second: it looks for dead owners on behalf of all."""
+        now, last = time.monotonic_ns(), self.words[IndexWord.RESCUED_AT]
+        if last <= now < last + RESCUE_EVERY_NS:
+            return False
+        self.words[IndexWord.RESCUED_AT] = now
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+RESCUE_EVERY_NS = 500_000_000  # half the second within which a dead owner's items are to be claimable again

@@ -1,0 +1,101 @@
+"""The handle's own thread that gives back what its process holds but does not use.
+
+Two things are taken in advance for speed: a consumer claims several items at a time, and a producer far from a full queue
+reserves room for many. Neither can be taken away by others without a lock in the hot path; so the handle gives them back
+itself: claimed items that were not handed out within `HOLD_SECONDS` (the consumer fell into a long task), and unused room at
+once when another producer asks for it (`RECALL_WAKE`) or when it lay unused as long.
+
+The thread sleeps while nothing is held, and is started when something is held for the first time. It needs the GIL: a
+process that computes in C without letting go of it gives back when it is done.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Protocol
+
+from segq import futex
+from segq.format import IndexWord
+from segq.index import Index
+
+HOLD_SECONDS = 0.05
+
+
+class Holder(Protocol):
+    """Something that takes in advance."""
+
+    def holding(self) -> bool: ...
+    def give_back(self, *, recalled: bool) -> None: ...
+
+
+class Keeper:
+    """One for each handle; knows its holders by weak reference, so that it keeps no forgotten handle alive."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._word = 2 * int(IndexWord.RECALL_WAKE)
+        self._address = futex.address_of(memoryview(index.words).cast("B"), 8 * int(IndexWord.RECALL_WAKE))
+        self._holders: list[weakref.ref[Holder]] = []
+        self._thread: threading.Thread | None = None
+        self._work = threading.Event()
+        self._stopped = False
+
+    def add(self, holder: Holder) -> None:
+        self._holders.append(weakref.ref(holder, self._forget))
+
+    def attend(self) -> None:
+        """Something is held now."""
+        if self._work.is_set() or self._stopped:
+            return
+        self._work.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=_run, args=(weakref.ref(self), self._work), name="segq-keeper", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Returns once the thread does nothing any more."""
+        self._stopped = True
+        self._work.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            recall(self._index)  # it may be asleep on that word
+            thread.join()
+
+    def _forget(self, _holder: object) -> None:
+        self._stopped = True
+        self._work.set()
+
+    def turn(self) -> bool:
+        """One round; False when the thread is to end."""
+        if self._stopped:
+            return False
+        holders = [holder for ref in self._holders if (holder := ref()) is not None]
+        if not any(holder.holding() for holder in holders):
+            self._work.clear()
+            if not any(holder.holding() for holder in holders):  # held between the look and the clear?
+                return True
+            self._work.set()
+        heard = self._index.halves[self._word]
+        futex.wait(self._address, self._index.halves, self._word, heard, HOLD_SECONDS)
+        recalled = self._index.halves[self._word] != heard
+        for holder in holders:
+            if not self._stopped:
+                holder.give_back(recalled=recalled)
+        return True
+
+
+def _run(reference: weakref.ref[Keeper], work: threading.Event) -> None:
+    while True:
+        work.wait()
+        keeper = reference()
+        if keeper is None or not keeper.turn():
+            return
+        del keeper
+
+
+def recall(index: Index) -> None:
+    """Asks all producers to give back the room that they have reserved and not used."""
+    word = 2 * int(IndexWord.RECALL_WAKE)
+    index.halves[word] = (index.halves[word] + 1) & 0xFFFFFFFF
+    futex.wake(futex.address_of(memoryview(index.words).cast("B"), 8 * int(IndexWord.RECALL_WAKE)), 1 << 30)

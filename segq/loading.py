@@ -1,0 +1,250 @@
+"""The segment that a producer appends to: its open batch, its RocksDB writer and its ledger, kept in step.
+
+Order of every store: the item first, then the ledger's `published` word. What is below `published` survives the process;
+what is above it never was. A half of the batch is written to RocksDB before it is reused, a direct block before it is
+published, so a reader that does not find an item in the batch finds it in a block.
+
+The single put's store is written out in `Producer.put` over the attributes here (`count`, `end`, `stop`, …), because a call
+would cost as much as the work.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from array import array
+from itertools import accumulate
+
+from segq import format as fmt
+from segq.batch import BatchWriter
+from segq.catalog import Catalog, Loading
+from segq.failpoints import ARMED, reach
+from segq.format import HALF_BYTES, HALF_ITEMS, LedgerWord, SegmentName
+from segq.segment import SegmentWriter
+
+_PUBLISHED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.PUBLISHED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
+_EMPTY_WORDS = memoryview(bytearray(64)).cast("I")
+UNLIMITED = 1 << 62
+
+
+class LoadingSegment:
+    """Used under the producer's lock only.
+
+    In the current half: `count` items, `end` payload bytes; `stop` items may be in it before something else has to be
+    done first (the half is full, the segment is full, or room has to be reserved); `tick <= time() < tock` is the
+    millisecond of the current run; `base` is the index of the half's first item.
+    """
+
+    __slots__ = (
+        "_batch", "_catalog", "_direct", "_sized", "_writer", "base", "bytes", "count", "end", "ends", "items", "ledger",
+        "limited", "name", "path", "payload", "stop", "tick", "tock", "words",
+    )  # fmt: skip
+
+    def __init__(self, catalog: Catalog, loading: Loading, *, direct: bool, limited: bool, sized: bool) -> None:
+        """`direct`: every item goes to RocksDB, synced; `limited`: there is a capacity; `sized`: in bytes as well."""
+        self._catalog, self._direct, self._sized, self.limited = catalog, direct, sized, limited
+        self.name: SegmentName = loading.name
+        self.path, self.ledger = loading.path, loading.ledger
+        self.words = loading.ledger.words
+        self.items = loading.ledger.layout.items
+        self.bytes = 0  # payload in blocks; what a resumed segment held before does not count
+        self._batch: BatchWriter | None = None
+        self._writer: SegmentWriter | None = None
+        self.base = self.published
+        self.count = self.end = self.stop = 0
+        self.tick = self.tock = 0.0
+        self.payload: mmap.mmap | bytearray = bytearray()
+        self.ends = _EMPTY_WORDS
+
+    @property
+    def published(self) -> int:
+        return self.words[_PUBLISHED]
+
+    def has_place(self, items: int, size: int, most_bytes: int) -> bool:
+        """Whether a segment of this size takes `items` more items of together `size` bytes."""
+        published = self.published
+        if not published:
+            return items <= self.items
+        return published + items <= self.items and self.bytes + self.end + size <= most_bytes
+
+    # --- storing ---
+
+    def append(self, items: list[bytes], size: int) -> None:
+        """Stores `items`, together `size` bytes, as one: all are published at once, or none (StorageError).
+
+        The caller has made sure that the segment has place and that room is reserved.
+        """
+        count = len(items)
+        self.ledger.allocate(self.published + count)
+        if self._direct or size > HALF_BYTES or count > HALF_ITEMS:
+            self._write_block(items, size)
+        else:
+            self._gather(items, size)
+
+    def _gather(self, items: list[bytes], size: int) -> None:
+        count = len(items)
+        batch = self._batch
+        if batch is None:
+            batch = self._batch = self._begin_batch()
+        if self.count + count > HALF_ITEMS or self.end + size > HALF_BYTES:
+            self._turn(batch)
+        now = time.time()
+        if not self.tick <= now < self.tock:
+            self._new_run(batch, now)
+        begin, start = self.count, self.end
+        if ARMED:
+            reach("put.begun")
+        self.payload[start : start + size] = b"".join(items)
+        if ARMED:
+            reach("put.payload")
+        ends = array("I", accumulate(map(len, items), initial=start))
+        self.ends[begin : begin + count] = memoryview(ends)[1:]
+        self._note_sizes(items)
+        self.count, self.end = begin + count, start + size
+        self.words[_PUBLISHED] = self.base + begin + count
+        if ARMED:
+            reach("put.published")
+        self.set_stop()
+
+    def _write_block(self, items: list[bytes], size: int) -> None:
+        """Straight to RocksDB: for what is too large for the batch, and for durability="power"."""
+        first = self.published
+        self._flush_half()
+        if ARMED:
+            reach("block.begun")
+        try:
+            self._write(first, fmt.encode_block(items, time.time_ns() // 1_000_000))
+            if ARMED:
+                reach("block.written")
+            self._note_sizes(items)
+            self.words[_PUBLISHED] = first + len(items)
+            self.bytes += size
+            if ARMED:
+                reach("block.published")
+        finally:
+            if self._batch is not None:
+                self._take_half(self._batch)
+
+    def _note_sizes(self, items: list[bytes]) -> None:
+        sizes, i = self.ledger.sizes, self.published
+        if sizes is None:
+            return
+        total = sizes[i - 1] if i else 0
+        for item in items:
+            total += len(item)
+            sizes[i] = total
+            i += 1
+
+    def _begin_batch(self) -> BatchWriter:
+        batch = BatchWriter(os.path.join(self.path, fmt.BATCH_FILE), self.published)
+        if ARMED:
+            reach("create.batch")
+        self._show_half(batch)
+        return batch
+
+    def _turn(self, batch: BatchWriter) -> None:
+        """The half is full (of items, bytes or runs): to RocksDB with it, and on to the other one."""
+        if ARMED:
+            reach("turn.begun")
+        self._flush_half()
+        if ARMED:
+            reach("turn.flushed")
+        self._take_half(batch)
+        if ARMED:
+            reach("turn.turned")
+
+    def _take_half(self, batch: BatchWriter) -> None:
+        batch.turn(self.published)
+        self._show_half(batch)
+
+    def _show_half(self, batch: BatchWriter) -> None:
+        self.base, self.payload, self.ends = batch.first, batch.payload, batch.ends
+        self.count = self.end = 0
+        self.tick = self.tock = 0.0
+
+    def _new_run(self, batch: BatchWriter, now: float) -> None:
+        milliseconds = int(now * 1000)
+        batch.count = self.count
+        if not batch.begin_run(milliseconds):
+            self._turn(batch)
+            batch.begin_run(milliseconds)
+        self.tick, self.tock = milliseconds / 1000, (milliseconds + 1) / 1000
+
+    def set_stop(self) -> None:
+        """How far single puts may go on in the current half; the bytes of a segment are bounded by halves."""
+        if self._batch is None or self._sized:
+            self.stop = 0
+            return
+        limit = min(self.ledger.allocated, self.items)
+        if self.limited:
+            limit = min(limit, self.words[_LIMIT])
+        self.stop = min(HALF_ITEMS, limit - self.base)
+
+    def _flush_half(self) -> None:
+        """Writes the current half as a block; it stays readable where it is. Raises StorageError, nothing changed then."""
+        batch = self._batch
+        if batch is None or self.count == 0:
+            return
+        batch.count, batch.end = self.count, self.end
+        self._write(self.base, batch.block())
+        batch.close_half()
+        self.bytes += self.end
+        self.base, self.count, self.end, self.stop = self.published, 0, 0, 0
+
+    def _write(self, first: int, block: bytes) -> None:
+        if self._writer is None:
+            self._writer = SegmentWriter(self.path)
+            if ARMED:
+                reach("create.rocksdb")
+        try:
+            self._writer.write(first, block, sync=self._direct)
+        except BaseException:
+            self._writer = None  # it refuses every further write; the next attempt opens it again
+            raise
+
+    # --- reserved room (capacity) ---
+
+    @property
+    def unused(self) -> int:
+        """Items that may still be published with the room reserved."""
+        return self.words[_LIMIT] - self.published
+
+    def unused_bytes(self) -> int:
+        return self.words[_LIMIT_BYTES] - self.ledger.published_bytes()
+
+    def reserve(self, items: int, size: int) -> None:
+        """Under the index's lock."""
+        self.words[_LIMIT] = max(self.words[_LIMIT], self.published) + items
+        self.words[_LIMIT_BYTES] = max(self.words[_LIMIT_BYTES], self.ledger.published_bytes()) + size
+        self.set_stop()
+
+    def give_back_room(self) -> None:
+        """Under the index's lock."""
+        self.words[_LIMIT] = self.published
+        self.words[_LIMIT_BYTES] = self.ledger.published_bytes()
+        self.set_stop()
+
+    # --- the end ---
+
+    def seal(self) -> None:
+        """Everything into RocksDB, then a new name. Raises StorageError; the items stay readable and it can be repeated."""
+        if ARMED:
+            reach("seal.begun")
+        if self.ledger.done() < self.published:
+            self._flush_half()
+        if ARMED:
+            reach("seal.flushed")
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close(sync=self._direct)
+        if ARMED:
+            reach("seal.closed")
+        self.stop = 0
+        self._catalog.seal(self.name, self.ledger)
+        self.close()
+
+    def close(self) -> None:
+        if self._batch is not None:
+            self._batch.close()
+        self.ledger.close()

@@ -1,0 +1,80 @@
+"""The locks between processes. All are the kernel's: it lets go of them when the holder dies, however it dies.
+
+* `StructureLock` guards names: create, seal, resume, rescue, retire, rebuild. Held for a few milliseconds, rarely, so the
+  50 µs of `filelock` do not matter, nor that it polls when contended.
+* `FileMutex` guards the words of one mapped file (a ledger, the index). Held for a microsecond or two by whoever claims or
+  reserves; waiting is the kernel's blocking flock on a descriptor kept open, about 0.9 µs a turn. flock belongs to the open
+  file description, which threads share, so a `threading.Lock` comes first; a forked child shares it too, which is why
+  handles do not survive a fork but are opened anew there (see `queue`).
+
+Order, where more than one is held: a handle's own lock, structure, index, ledger.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from types import TracebackType
+
+import filelock
+
+from segq import format as fmt
+from segq.errors import StorageError
+from segq.fs import storage_errors
+
+_POLL_SECONDS = 0.001  # a structural step takes about this long
+
+
+class StructureLock:
+    """`queue.lock`. Reentrant within a thread; threads of one process exclude each other too."""
+
+    def __init__(self, queue: str) -> None:
+        path = os.path.join(queue, fmt.LOCK_FILE)
+        self._path = path
+        self._lock = filelock.FileLock(path, mode=0o600, poll_interval=_POLL_SECONDS)
+
+    def __enter__(self) -> None:
+        with storage_errors(self._path):
+            self._lock.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
+
+class FileMutex:
+    """An exclusive flock on a descriptor that its owner keeps open."""
+
+    __slots__ = ("_descriptor", "_threads")
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._threads = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        finally:
+            self._threads.release()
+
+
+def try_lock(descriptor: int) -> bool:
+    """Takes the lock of an owner's file if nobody alive holds it; it stays held until the descriptor is closed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise StorageError(f"cannot lock: {error.strerror}", errno=error.errno) from error
+    return True

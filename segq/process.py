@@ -1,0 +1,161 @@
+"""Who is alive. An owner is one open handle of one process; it holds the kernel's lock on `owners/<slot>`.
+
+Whoever obtains that lock has proved the owner dead; a lock that cannot be obtained means alive, whatever else is
+suspected (the habit of failing closed is tox-dev/filelock's). PIDs are recorded for people to read and decide nothing:
+they repeat, and differ between containers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+
+from segq import format as fmt
+from segq import fs
+from segq.errors import QueueError, TooManyHandles
+from segq.locks import try_lock
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerRecord:
+    """What an owner wrote about itself, for people: `started` and `opened` are seconds of the epoch."""
+
+    slot: int
+    pid: int
+    started: float
+    opened: float
+    command: str
+
+
+def boot_epoch() -> int:
+    """A number that differs from boot to boot (0 where none can be had)."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return zlib.crc32(file.read().strip())
+    except OSError:  # pragma: no cover  # macOS
+        import psutil
+
+        return int(psutil.boot_time())
+
+
+class Owner:
+    """This handle's slot. Taken under the structure lock; let go by `close` or by the death of the process."""
+
+    def __init__(self, queue: str, slot: int, descriptor: int) -> None:
+        self.queue = queue
+        self.slot = slot
+        self._descriptor = descriptor
+        self._scratch: str | None = None
+        self._scratches = 0
+
+    @classmethod
+    def register(cls, queue: str) -> Owner:
+        """Takes the lowest free slot. The caller holds the structure lock. Raises TooManyHandles."""
+        taken = set(slots(queue))
+        slot = next((n for n in range(1, fmt.MAX_OWNERS) if n not in taken), None)
+        if slot is None:
+            raise TooManyHandles(f"{queue}: all {fmt.MAX_OWNERS - 1} handles are open; close some", path=queue)
+        path = _owner_path(queue, slot)
+        unnamed = f"{path}.new"  # locked before it gets the name under which others look for the dead
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with fs.storage_errors(path):
+            descriptor = os.open(unnamed, flags, 0o600)
+            try:
+                try_lock(descriptor)
+                os.write(descriptor, _describe())
+                fs.rename(unnamed, path)
+            except BaseException:
+                os.close(descriptor)
+                fs.unlink(unnamed)
+                raise
+        return cls(queue, slot, descriptor)
+
+    def scratch(self) -> str:
+        """A new directory for throw-away files of this handle; removed with it."""
+        if self._scratch is None:
+            parent = os.path.join(self.queue, fmt.OWNERS_DIR)
+            self._scratch = fs.scratch_directory(parent, fmt.slot_name(self.slot) + fmt.SCRATCH_SUFFIX)
+        self._scratches += 1
+        return os.path.join(self._scratch, str(self._scratches))
+
+    def forget(self) -> None:
+        """After a fork, in the child: the lock stays the parent's."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)  # closing a copy does not unlock
+            self._descriptor = -1
+
+    def close(self) -> None:
+        """Gives the slot back. Everything it held must have been given back before; under the structure lock."""
+        if self._descriptor < 0:
+            return
+        forget_slot(self.queue, self.slot)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def slots(queue: str) -> list[int]:
+    """All slots that are taken, by the living or the dead."""
+    found = (fmt.parse_slot(name) for name in fs.listing(os.path.join(queue, fmt.OWNERS_DIR)))
+    return sorted(slot for slot in found if slot is not None)
+
+
+@contextlib.contextmanager
+def proven_dead(queue: str, slot: int) -> Iterator[bool]:
+    """Whether the owner is dead; while the body runs nobody else can come to the same proof."""
+    try:
+        descriptor = os.open(_owner_path(queue, slot), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        yield False  # gone meanwhile, or not ours to say
+        return
+    try:
+        yield try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_alive(queue: str, slot: int) -> bool:
+    with proven_dead(queue, slot) as dead:
+        return not dead
+
+
+def forget_slot(queue: str, slot: int) -> None:
+    """Removes the files of a slot that holds nothing any more."""
+    path = _owner_path(queue, slot)
+    if os.path.isdir(path + fmt.SCRATCH_SUFFIX):
+        fs.remove_tree(path + fmt.SCRATCH_SUFFIX)
+    fs.unlink(path)
+
+
+def record(queue: str, slot: int) -> OwnerRecord | None:
+    """What the owner wrote about itself; None if it is gone or cannot be read."""
+    try:
+        facts = json.loads(fs.read_file(_owner_path(queue, slot)))
+        return OwnerRecord(
+            slot=slot,
+            pid=int(facts["pid"]),
+            started=float(facts["started"]),
+            opened=float(facts["opened"]),
+            command=str(facts["command"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, QueueError):
+        return None
+
+
+def _owner_path(queue: str, slot: int) -> str:
+    return os.path.join(queue, fmt.OWNERS_DIR, fmt.slot_name(slot))
+
+
+def _describe() -> bytes:
+    import psutil  # 30 ms to import: only those who open a queue pay for it, once
+
+    me = psutil.Process()
+    with contextlib.suppress(psutil.Error):
+        command, started = " ".join(me.cmdline())[:300], me.create_time()
+        return json.dumps({"pid": me.pid, "started": started, "opened": time.time(), "command": command}).encode()
+    return json.dumps({"pid": os.getpid(), "started": 0, "opened": time.time(), "command": sys.argv[0]}).encode()

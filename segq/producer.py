@@ -1,0 +1,306 @@
+"""Putting: serialise, make sure of room, append to this handle's loading segment, wake a consumer.
+
+A put that needs nothing special (the half of the open batch has place, room is reserved, the millisecond is the one of the
+last put) is a memory copy and three stores; everything else goes the long way, `_put_long`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from segq import rescue
+from segq.catalog import Catalog, new_lineage
+from segq.errors import ClosedError, Full, ItemTooLarge, QueueError, SerializationError, ShutDown
+from segq.failpoints import ARMED, reach
+from segq.format import HALF_BYTES, IndexWord, LedgerWord, OwnerWord
+from segq.index import LOOK_AGAIN
+from segq.keeper import HOLD_SECONDS, Keeper, recall
+from segq.loading import UNLIMITED, LoadingSegment
+from segq.process import Owner, boot_epoch
+from segq.settings import MAX_ITEM_BYTES, Settings
+from segq.stats import Tally
+
+_PUBLISHED = int(LedgerWord.PUBLISHED)
+_SLEEPERS, _SHUTDOWN = int(IndexWord.ITEMS_SLEEPERS), int(IndexWord.SHUTDOWN)
+# Room reserved ahead at once, at most, and at most this share of what is free: with 16 producers reserving at the same
+# time half of it is still free.
+_AHEAD_ITEMS, _AHEAD_BYTES, _AHEAD_SHARE = 4096, 1 << 20, 32
+_RECALL_SECONDS = 0.1  # how long unused room of others is waited for before the queue is called full
+_RECALL_LOOK = 0.0005
+
+
+class _NoSegment:
+    """Stands in for a segment before the first put and after the last: a single put always goes the long way."""
+
+    __slots__ = ()
+    count, end, stop, base = 0, 0, 0, 0
+    tick = tock = 0.0
+    payload: Any = bytearray()
+    ends: Any = bytearray()
+    words: Any = bytearray()
+
+
+_NONE: Any = _NoSegment()
+
+
+class Producer:
+    """The putting half of a handle. Threads take turns under one lock; it is never held while waiting for room."""
+
+    def __init__(
+        self, catalog: Catalog, owner: Owner, settings: Settings, dumps: Callable[[Any], bytes], tally: Tally, keeper: Keeper
+    ) -> None:
+        self._catalog, self._owner, self._settings, self._dumps = catalog, owner, settings, dumps
+        self._index, self._tally, self._keeper = catalog.index, tally, keeper
+        self._items_bell, self._index_words = catalog.index.items, catalog.index.words
+        self._lock = threading.Lock()
+        self._segment: LoadingSegment = _NONE
+        self._lineage: str | None = None
+        self._limited = settings.capacity is not None or settings.max_bytes is not None
+        self._direct = settings.durability == "power"
+        self._closed = False
+        self._reserved_at = 0.0
+        self._puts_at = self._index.owner_word(owner.slot, OwnerWord.PUTS)
+        self._puts_before = 0  # items put in earlier segments, less those a resumed one held already
+        keeper.add(self)
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        try:
+            data = self._dumps(item)
+        except Exception as error:
+            raise unserialisable(item, self._settings.serializer, error) from error
+        with self._lock:
+            segment = self._segment
+            count, start = segment.count, segment.end
+            end = start + len(data)
+            if (
+                count < segment.stop
+                and end <= HALF_BYTES
+                and segment.tick <= time.time() < segment.tock
+                and not self._index_words[_SHUTDOWN]
+            ):
+                if ARMED:
+                    reach("put.begun")
+                segment.payload[start:end] = data
+                if ARMED:
+                    reach("put.payload")
+                segment.ends[count] = end
+                segment.end = end
+                segment.count = count = count + 1
+                segment.words[_PUBLISHED] = segment.base + count
+                if ARMED:
+                    reach("put.published")
+                done = True
+            else:
+                done = self._try_store([data], len(data))
+        if not done:
+            self._wait_and_store([data], len(data), block, timeout)
+        if self._index_words[_SLEEPERS]:
+            self._items_bell.ring()
+
+    def put_many(self, items: Iterable[Any], block: bool = True, timeout: float | None = None) -> None:
+        dumps = self._dumps
+        if isinstance(items, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"put_many takes an iterable of items; this is one {type(items).__name__}, use put")
+        chosen = list(items)
+        try:
+            data = [dumps(item) for item in chosen]
+        except Exception as error:
+            raise unserialisable(_culprit(chosen, dumps), self._settings.serializer, error) from error
+        if not data:
+            self._refuse_if_over()
+            return
+        size = sum(map(len, data))
+        with self._lock:
+            done = self._try_store(data, size)
+        if not done:
+            self._wait_and_store(data, size, block, timeout)
+        if self._index_words[_SLEEPERS]:
+            self._items_bell.ring()
+
+    # --- the long way; under the lock ---
+
+    def _try_store(self, data: list[bytes], size: int) -> bool:
+        """Stores all of `data`, or nothing: False if there is no room, StorageError if the disk refuses."""
+        self._refuse_if_over()
+        count = len(data)
+        self._refuse_if_never(count, size)
+        segment = self._segment
+        if segment is _NONE or not segment.has_place(count, size, self._settings.segment_bytes):
+            segment = self._next_segment(count, size)
+        if self._limited and not self._reserve(segment, count, size):
+            return False
+        segment.append(data, size)
+        self._index_words[self._puts_at] = self._puts_before + segment.published
+        return True
+
+    def _next_segment(self, count: int, size: int) -> LoadingSegment:
+        self.roll()
+        settings, catalog = self._settings, self._catalog
+        loading = None
+        if self._lineage is None and count <= settings.segment_items // 2 and size <= settings.segment_bytes // 2:
+            loading = catalog.resume(settings.segment_items, self._owner.slot, boot_epoch())
+            self._lineage = loading.name.lineage if loading else new_lineage()
+        if loading is None:
+            items = max(settings.segment_items, count)
+            self._lineage = self._lineage or new_lineage()
+            loading = catalog.create(self._lineage, items, self._owner.slot, boot_epoch())
+        segment = LoadingSegment(
+            catalog, loading, direct=self._direct, limited=self._limited, sized=settings.max_bytes is not None
+        )
+        self._puts_before -= segment.published
+        self._segment = segment
+        return segment
+
+    def roll(self) -> None:
+        """Seals the segment in hand, if there is one. Raises StorageError; it is still in hand then."""
+        segment = self._segment
+        if segment is _NONE:
+            return
+        self._puts_before += segment.published
+        try:
+            segment.seal()
+        except BaseException:
+            self._puts_before -= segment.published
+            raise
+        self._index_words[self._puts_at] = self._puts_before
+        self._segment = _NONE
+
+    def _reserve(self, segment: LoadingSegment, count: int, size: int) -> bool:
+        """Makes sure of room for `count` items and `size` bytes in this segment; False if there is not enough."""
+        most, most_bytes = self._settings.capacity or UNLIMITED, self._settings.max_bytes or UNLIMITED
+        need, need_bytes = count - segment.unused, size - segment.unused_bytes()
+        if need <= 0 and (need_bytes <= 0 or most_bytes == UNLIMITED):
+            return True
+        with self._index.lock:
+            taken = self._tally.taken()
+            free, free_bytes = most - taken.items, most_bytes - taken.bytes
+            if need > free or need_bytes > free_bytes:
+                return False
+            ahead = max(0, min(_AHEAD_ITEMS, (free - need) // _AHEAD_SHARE))
+            ahead_bytes = max(0, min(_AHEAD_BYTES, (free_bytes - need_bytes) // _AHEAD_SHARE))
+            segment.reserve(max(0, need) + ahead, max(0, need_bytes) + ahead_bytes)
+        if ahead:
+            self._reserved_at = time.monotonic()
+            self._keeper.attend()
+        return True
+
+    # --- waiting for room; not under the lock ---
+
+    def _wait_and_store(self, data: list[bytes], size: int, block: bool, timeout: float | None) -> None:
+        """The queue was full at the first look."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._recall_and_store(data, size):
+            return
+        if not block:
+            raise Full(self._full_message(len(data)), path=self._catalog.queue)
+        room = self._index.room
+        while True:
+            heard = room.listen()
+            if self._store(data, size):
+                return
+            left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
+            if left <= 0:
+                if self._recall_and_store(data, size):
+                    return
+                raise Full(f"{self._full_message(len(data))} within {timeout} s", path=self._catalog.queue)
+            if self._others_idle():
+                recall(self._index)
+                left = min(left, HOLD_SECONDS)
+            room.sleep(heard, left)
+            if self._index.turn_to_rescue():
+                self._catalog.look_again()
+                rescue.rescue(self._catalog, self._owner.slot)
+
+    def _store(self, data: list[bytes], size: int) -> bool:
+        with self._lock:
+            return self._try_store(data, size)
+
+    def _recall_and_store(self, data: list[bytes], size: int) -> bool:
+        """Room that others have reserved and not used is room: it is asked for before the queue is called full."""
+        end = time.monotonic() + _RECALL_SECONDS
+        while True:
+            if self._store(data, size):
+                return True
+            if not self._others_idle():
+                return False
+            if time.monotonic() > end:  # whoever holds it does not answer: dead, perhaps
+                return bool(rescue.rescue(self._catalog, self._owner.slot)) and self._store(data, size)
+            recall(self._index)
+            time.sleep(_RECALL_LOOK)
+
+    def _others_idle(self) -> bool:
+        with self._lock, self._index.lock:
+            own = self._segment.unused if self._segment is not _NONE else 0
+            return self._tally.taken().idle > max(0, own)
+
+    def _full_message(self, count: int) -> str:
+        limits = [f"capacity {self._settings.capacity}"] if self._settings.capacity else []
+        limits += [f"max_bytes {self._settings.max_bytes}"] if self._settings.max_bytes else []
+        return f"{self._catalog.queue} is full ({', '.join(limits)}): no room for {count} more"
+
+    # --- what the keeper asks ---
+
+    def holding(self) -> bool:
+        segment = self._segment
+        return self._limited and segment is not _NONE and segment.unused > 0
+
+    def give_back(self, *, recalled: bool) -> None:
+        if not self._limited or not (recalled or time.monotonic() - self._reserved_at > HOLD_SECONDS):
+            return
+        with self._lock:
+            if self.holding():
+                with self._index.lock:
+                    self._segment.give_back_room()
+                self._index.room.ring()
+
+    # --- refusals and the end ---
+
+    def _refuse_if_over(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._catalog.queue}: this handle is closed; open the queue again", path=self._catalog.queue)
+        if self._index_words[_SHUTDOWN]:
+            raise ShutDown(f"{self._catalog.queue} was shut down: it takes no more items", path=self._catalog.queue)
+
+    def _refuse_if_never(self, count: int, size: int) -> None:
+        capacity, max_bytes = self._settings.capacity, self._settings.max_bytes
+        path = self._catalog.queue
+        if size > MAX_ITEM_BYTES:
+            raise ItemTooLarge(f"{size} bytes at once are more than {MAX_ITEM_BYTES}; store it in pieces", path=path)
+        if capacity is not None and count > capacity:
+            raise ItemTooLarge(f"{count} items can never fit a capacity of {capacity}; put them in smaller batches", path=path)
+        if max_bytes is not None and size > max_bytes:
+            raise ItemTooLarge(f"{size} bytes can never fit max_bytes={max_bytes}; put smaller items or batches", path=path)
+
+    def lineage(self) -> str | None:
+        """The lineage that this handle's segments carry; None before its first put."""
+        return self._lineage
+
+    def close(self) -> None:
+        """Seals what is in hand. Raises StorageError if the disk refuses: the items are safe, and a rescuer will seal."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self.roll()
+            finally:
+                self._segment = _NONE
+
+
+def _culprit(items: list[Any], dumps: Callable[[Any], bytes]) -> Any:
+    for item in items:
+        try:
+            dumps(item)
+        except Exception:  # whatever a serializer raises
+            return item
+    return items
+
+
+def unserialisable(item: Any, serializer: str, error: Exception) -> QueueError:
+    return SerializationError(
+        f"an item of type {type(item).__name__} cannot be stored with serializer={serializer!r}: {error};"
+        " nothing was stored. Convert it, or create the queue with another serializer"
+    )

@@ -1,0 +1,208 @@
+"""What the dead held is given to the living: loading segments sealed, claims freed, slots forgotten.
+
+Runs when a queue is opened, about twice a second while anybody waits or works, and from `check`; one handle does it on behalf
+of all. Every step can be repeated: a rescuer may die as well. An owner counts as dead only while its kernel lock is held by
+us; an owner that a ledger names but that has no file was forgotten by an earlier rescue that died half-way.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from segq import format as fmt
+from segq import fs, process
+from segq.batch import BatchReader
+from segq.catalog import Catalog
+from segq.errors import DamagedError, StorageError
+from segq.failpoints import ARMED, reach
+from segq.format import IndexWord, LedgerWord, SegmentName, State
+from segq.ledger import Ledger
+from segq.segment import SegmentReader, SegmentWriter
+
+log = logging.getLogger("segq")
+
+
+def rescue(catalog: Catalog, own: int) -> int:
+    """Looks at every owner but `own`, and settles what the dead ones held. Returns how many were dead."""
+    queue, found = catalog.queue, 0
+    for slot in process.slots(queue):
+        if slot == own:
+            continue
+        with process.proven_dead(queue, slot) as dead:
+            if dead:
+                with catalog.structure:
+                    _settle(catalog, slot)
+                found += 1
+    return found
+
+
+def rescue_orphans(catalog: Catalog) -> None:
+    """Settles what belongs to slots that nobody has. Under the structure lock, so that no slot is just being taken."""
+    queue = catalog.queue
+    taken = set(process.slots(queue))
+    for name in catalog.listed():
+        if name.state is not State.LOADING:
+            continue
+        ledger = _ledger(catalog, name)
+        if ledger is None or ledger.owner not in taken:
+            seal_for_dead(catalog, name, ledger)
+    for entry in fs.listing(os.path.join(queue, fmt.OWNERS_DIR)):
+        slot = fmt.parse_slot(entry.removesuffix(fmt.SCRATCH_SUFFIX))
+        if slot is not None and slot not in taken:
+            process.forget_slot(queue, slot)
+    catalog.sweep()
+
+
+def release(catalog: Catalog, slot: int) -> int:
+    """Frees everything that `slot` holds, in all segments; returns how many items. Under the structure lock."""
+    freed = 0
+    for name in catalog.listed():
+        if name.state is State.READY:  # nothing is claimed in a segment of that name
+            continue
+        ledger = _ledger(catalog, name)
+        if ledger is not None:
+            freed += ledger.release(slot)
+            ledger.close()
+    if freed:
+        catalog.index.items.ring()
+    return freed
+
+
+def _settle(catalog: Catalog, slot: int) -> None:
+    """Under the structure lock, with the owner proved dead."""
+    if ARMED:
+        reach("rescue.begun")
+    record = process.record(catalog.queue, slot)
+    sealed = 0
+    for name in catalog.listed():
+        if name.state is not State.LOADING:
+            continue
+        ledger = _ledger(catalog, name)
+        if ledger is not None and ledger.owner != slot:
+            ledger.close()
+        elif ledger is not None or _made_by_nobody(catalog, slot):
+            seal_for_dead(catalog, name, ledger)
+            sealed += 1
+    if ARMED:
+        reach("rescue.sealed")
+    freed = release(catalog, slot)
+    if ARMED:
+        reach("rescue.freed")
+    catalog.index.clear_owner(slot)
+    catalog.index.add(IndexWord.RESCUES, 1)
+    catalog.index.add(IndexWord.REDELIVERED, freed)
+    process.forget_slot(catalog.queue, slot)
+    catalog.sweep()
+    catalog.index.changed()
+    catalog.index.items.ring()
+    catalog.index.room.ring(1 << 30)
+    log.warning(
+        "rescued what process %s held: %d segments, %d items",
+        record.pid if record else "?",
+        sealed,
+        freed,
+        extra={"slot": slot, "segments": sealed, "items": freed},
+    )
+    if ARMED:
+        reach("rescue.forgotten")
+
+
+def _made_by_nobody(catalog: Catalog, slot: int) -> bool:
+    """A loading segment without a ledger cannot say whose it is: creation holds the structure lock, as we do, so it is
+    nobody's who is alive, unless its ledger was damaged; then it waits until no other owner is left."""
+    return set(process.slots(catalog.queue)) <= {slot}
+
+
+def _ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
+    try:
+        return Ledger.open(os.path.join(catalog.path(name), fmt.LEDGER_FILE))
+    except (FileNotFoundError, DamagedError):
+        return None
+
+
+def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) -> None:
+    """Seals the loading segment of a producer that is dead. Under the structure lock.
+
+    Idempotent. What cannot be read goes to quarantine; on a full disk the segment stays as it is, its items can still be
+    read from the batch, and the next rescue tries again.
+    """
+    path = catalog.path(name)
+    try:
+        if ledger is None:
+            ledger = rebuild_ledger(catalog, name)
+            if ledger is None:
+                return
+        same_boot = ledger.epoch == process.boot_epoch()
+        if ledger.published or not same_boot:
+            _flush_batch(path, ledger, same_boot=same_boot)
+        if ledger.published:
+            catalog.seal(name, ledger)
+        else:
+            catalog.discard(name)
+        ledger.close()
+    except StorageError as error:
+        log.warning("cannot seal %s yet: %s", name, error, extra={"segment": str(name)})
+    except DamagedError as error:
+        catalog.quarantine(name, f"its producer died, and it cannot be read: {error}")
+
+
+def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
+    """Writes what only the open batch holds into RocksDB."""
+    published = ledger.published
+    try:
+        batch: BatchReader | None = BatchReader(os.path.join(path, fmt.BATCH_FILE))
+    except FileNotFoundError:
+        batch = None
+    has_instance = os.path.exists(os.path.join(path, "CURRENT"))
+    if same_boot and has_instance and batch is not None and not batch.unflushed(0, published):
+        return
+    if not same_boot and not has_instance and batch is None:
+        return
+    writer = SegmentWriter(path)
+    try:
+        flushed = writer.flushed()
+        for first, block in batch.unflushed(flushed, published) if batch is not None else ():
+            if first == flushed:
+                writer.write(first, block, sync=False)
+                flushed = writer.flushed()
+    finally:
+        writer.close()
+    if flushed != published:
+        # Only after loss of power: RocksDB's log is the truth, the ledger's word may be older or newer than it.
+        log.warning("%s: %d items by its ledger, %d in its log", path, published, flushed)
+        ledger.allocate(flushed)
+        ledger.words[LedgerWord.PUBLISHED] = min(flushed, ledger.layout.items)
+
+
+def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
+    """A new ledger for a segment that has none or a damaged one: all items of its blocks free (so, delivered again).
+
+    None if there was nothing to keep. Under the structure lock; nobody may be appending. Raises DamagedError.
+    """
+    path = catalog.path(name)
+    end = 0
+    if os.path.exists(os.path.join(path, "CURRENT")):
+        reader = SegmentReader(path, None)
+        try:
+            end = reader.end()
+        finally:
+            reader.close()
+    elif os.path.exists(os.path.join(path, fmt.BATCH_FILE)):
+        raise DamagedError(f"{path} has an open batch but no ledger", segment=str(name))
+    if not end:
+        if name.state is State.LOADING:
+            catalog.discard(name)
+            return None
+        raise DamagedError(f"{path} has no ledger and no items", segment=str(name))
+    place = os.path.join(path, fmt.LEDGER_FILE)
+    if os.path.lexists(place):
+        fs.quarantine(catalog.queue, os.path.join(str(name), fmt.LEDGER_FILE), "not a ledger")
+    ledger = Ledger.create(place, max(end, catalog.items), catalog.flags, 0, process.boot_epoch())
+    ledger.allocate(end)
+    ledger.words[LedgerWord.PUBLISHED] = end
+    if name.state is not State.LOADING:
+        ledger.seal()
+        ledger.words[LedgerWord.CHOSEN] = int(name.state is State.CHOSEN)
+    log.warning("%s: ledger rebuilt, %d items will be delivered (again)", name, end, extra={"segment": str(name)})
+    return ledger

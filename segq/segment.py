@@ -1,0 +1,222 @@
+"""A segment's RocksDB instance: the writer, and the reader that follows a live one or opens a sealed one.
+
+The only module that knows rocksdict. What it relies on (each measured; the tests keep watch):
+
+* The writer ends with the log written out, background work cancelled and the last reference dropped: under 1 ms, and the
+  data is not rewritten as `close()` would. Readers replay the log.
+* A reader is opened through a descriptor of the directory (`fs.Directory`), so that a rename meanwhile neither blinds it nor
+  makes RocksDB create the old name again, which an open of a path that is gone would do.
+* After any failed write RocksDB refuses every further one; the writer is then dropped and opened again, which recovers.
+* fork: an instance must be neither used, closed nor collected in the child, so the child takes a reference to each that it
+  never gives back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+from typing import Any
+
+from rocksdict import AccessType, DBCompressionType, Options, Rdict, WriteOptions
+
+from segq import format as fmt
+from segq.errors import DamagedError, QueueError, StorageError
+from segq.format import Block
+from segq.fs import Directory, storage_error
+
+_open: dict[int, Rdict] = {}
+
+# Larger than any segment, so that the data stays in the log and is never rewritten. Memory is taken as it is used.
+_WRITE_BUFFER = 4 << 30
+_ARENA_BLOCK = 256 << 10
+# RocksDB reserves disk for the log by this much at a time (it has no other effect with one column family).
+_LOG_RESERVE = 1 << 20
+
+
+def _park_in_child() -> None:
+    for instance in _open.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(instance))
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_park_in_child)
+
+
+def _options(*, create: bool) -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(create)
+    options.set_write_buffer_size(_WRITE_BUFFER)
+    options.set_arena_block_size(_ARENA_BLOCK)
+    options.set_max_total_wal_size(_LOG_RESERVE)
+    options.set_manifest_preallocation_size(4096)
+    options.set_disable_auto_compactions(True)
+    options.set_compression_type(DBCompressionType.none())
+    options.set_allow_concurrent_memtable_write(False)
+    options.set_max_background_jobs(1)
+    options.set_max_open_files(-1)
+    options.set_max_file_opening_threads(1)
+    options.set_keep_log_file_num(1)
+    options.set_skip_stats_update_on_db_open(True)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    return options
+
+
+def _opened(path: str, options: Options, access: AccessType) -> Rdict:
+    try:
+        instance = Rdict(path, options, access_type=access)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # rocksdict raises plain Exception for whatever RocksDB says
+        raise _translated(error, path) from error
+    _open[id(instance)] = instance
+    return instance
+
+
+def _drop(instance: Rdict) -> None:
+    _open.pop(id(instance), None)
+
+
+_ERRNO_TEXTS = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS,
+                                                     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)}  # fmt: skip
+
+
+def _translated(error: Exception, path: str) -> QueueError:
+    """RocksDB's error as one of ours: the disk's (StorageError) or the data's (DamagedError)."""
+    text = str(error)
+    for words, code in _ERRNO_TEXTS.items():
+        if words in text:
+            translated: QueueError = storage_error(OSError(code, words), path)
+            return translated
+    if re.search(r"Corruption|Invalid argument|does not exist|No such file|Not implemented", text):
+        return DamagedError(f"{path}: RocksDB cannot read it: {text}", path=path)
+    return StorageError(f"{path}: RocksDB: {text}", errno=errno.EIO, path=path)
+
+
+class SegmentWriter:
+    """The one instance that may write to a segment; the directory keeps its name while it is open."""
+
+    def __init__(self, path: str) -> None:
+        """Creates the instance if the directory has none. Raises StorageError or DamagedError."""
+        self._path = path
+        self._instance: Rdict | None = _opened(path, _options(create=True), AccessType.read_write())
+        self._sync = WriteOptions()
+        self._sync.sync = True
+
+    def write(self, first: int, block: bytes, *, sync: bool) -> None:
+        """Stores a block whole or not at all; with `sync`, on the disk itself. After an error, only `close` works."""
+        if self._instance is None:
+            raise StorageError(f"{self._path}: an earlier write failed", path=self._path)
+        try:
+            if sync:
+                self._instance.put(fmt.block_key(first), block, write_opt=self._sync)
+            else:
+                self._instance[fmt.block_key(first)] = block
+        except Exception as error:
+            self.close()
+            raise _translated(error, self._path) from error
+
+    def flushed(self) -> int:
+        """The index behind the last item that is in a block."""
+        if self._instance is None:
+            raise StorageError(f"{self._path}: an earlier write failed", path=self._path)
+        return _end_of(self._instance, self._path)
+
+    def close(self, *, sync: bool = False) -> None:
+        """Lets go without rewriting the data. All blocks are readable from now on, under any name."""
+        instance, self._instance = self._instance, None
+        if instance is None:
+            return
+        try:
+            with contextlib.suppress(Exception):  # nothing is buffered: each write went to the kernel when it was made
+                instance.flush_wal(sync)
+            instance.cancel_all_background(True)
+        finally:
+            _drop(instance)
+
+
+class SegmentReader:
+    """Blocks of a segment, by the index of any item in them. Remembers the last one."""
+
+    def __init__(self, path: str, scratch: str | None) -> None:
+        """`scratch`: a directory for a follower of a live segment; None to open a sealed one.
+
+        Raises FileNotFoundError if there is no such segment under this name, DamagedError or StorageError.
+        """
+        self._path = path
+        self._follows = scratch is not None
+        access = AccessType.secondary(scratch) if scratch is not None else AccessType.read_only(False)
+        self._directory = Directory(path)
+        try:
+            self._instance: Rdict | None = _opened(self._directory.path, _options(create=False), access)
+        except BaseException:
+            self._directory.close()
+            raise
+        self._block: Block | None = None
+
+    def block(self, index: int) -> Block | None:
+        """The block that holds item `index`; None if it is not (or not yet) in this instance."""
+        block = self._block
+        if block is not None and block.first <= index < block.first + block.count:
+            return block
+        found = self._find(index)
+        if found is None and self._follows and self._instance is not None:
+            try:
+                self._instance.try_catch_up_with_primary()
+            except Exception as error:
+                raise _translated(error, self._path) from error
+            found = self._find(index)
+        self._block = found
+        return found
+
+    def end(self) -> int:
+        """The index behind the last item that is in a block."""
+        return _end_of(self._live(), self._path)
+
+    def _live(self) -> Rdict:
+        if self._instance is None:
+            raise DamagedError(f"{self._path}: the reader is closed")
+        return self._instance
+
+    def _find(self, index: int) -> Block | None:
+        instance = self._live()
+        key = fmt.block_key(index)
+        try:
+            data: Any = instance.get(key)
+            if data is None:
+                cursor = instance.iter()
+                cursor.seek_for_prev(key)
+                cursor.status()
+                if not cursor.valid():
+                    return None
+                key, data = cursor.key(), cursor.value()
+                del cursor  # a live one would keep the instance open
+        except Exception as error:
+            raise _translated(error, self._path) from error
+        block = fmt.decode_block(key, data)
+        return block if index < block.first + block.count else None
+
+    def close(self) -> None:
+        instance, self._instance, self._block = self._instance, None, None
+        if instance is not None:
+            _drop(instance)
+            del instance
+            self._directory.close()
+
+
+def _end_of(instance: Rdict, path: str) -> int:
+    try:
+        cursor = instance.iter()
+        cursor.seek_to_last()
+        cursor.status()
+        if not cursor.valid():
+            return 0
+        key, data = cursor.key(), cursor.value()
+        del cursor
+    except Exception as error:
+        raise _translated(error, path) from error
+    block = fmt.decode_block(key, data)
+    return block.first + block.count

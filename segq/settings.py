@@ -1,0 +1,90 @@
+"""The settings a queue is created with and keeps: validated, frozen, stored in `queue.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from segq.errors import SettingsConflict, SettingsError
+
+SEGMENT_ITEMS = 65_536  # with 100-byte items a segment is 6.5 MB: replayed in about 10 ms when a consumer opens it
+SEGMENT_BYTES = 16 << 20  # bounds the memory that reading a segment takes (RocksDB replays its log into memory)
+MAX_ITEM_BYTES = 1 << 30  # RocksDB copies a value about four times on its way; 1 GiB keeps that within reason
+BUILTIN_SERIALIZERS = ("msgpack", "json", "pickle", "raw")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `Queue(...)` was created with. Sizes in bytes, times in seconds, None for "no limit"."""
+
+    capacity: int | None = None
+    max_bytes: int | None = None
+    serializer: str = "msgpack"
+    durability: str = "process"
+    lease: float | None = None
+    segment_items: int = SEGMENT_ITEMS
+    segment_bytes: int = SEGMENT_BYTES
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _whole(name: str, value: Any, least: int, most: int = 1 << 62) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingsError(f"{name} must be a whole number, not {value!r}")
+    if not least <= value <= most:
+        raise SettingsError(f"{name} must be between {least} and {most}, not {value}")
+    return value
+
+
+def positive_seconds(name: str, value: Any) -> float:
+    """`value` as seconds greater than 0; raises SettingsError naming `name`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e10:
+        raise SettingsError(f"{name} must be a number of seconds greater than 0, not {value!r}")
+    return float(value)
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least `least`; raises SettingsError naming `name`."""
+    return _whole(name, value, least)
+
+
+def validated(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings in `given` that are not None, each checked; raises SettingsError naming the first bad one."""
+    checked: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        match name:
+            case "capacity" | "max_bytes":
+                checked[name] = _whole(name, value, 1)
+            case "segment_items":
+                checked[name] = _whole(name, value, 1, 1 << 24)
+            case "segment_bytes":
+                checked[name] = _whole(name, value, 4096, 1 << 32)
+            case "lease":
+                checked[name] = positive_seconds(name, value)
+            case "durability":
+                if value not in ("process", "power"):
+                    raise SettingsError(f'durability must be "process" or "power", not {value!r}')
+                checked[name] = value
+            case "serializer":
+                if not isinstance(value, str):
+                    raise SettingsError(f"serializer must be a name by now, not {value!r}")
+                checked[name] = value
+            case _:
+                raise SettingsError(f"unknown setting {name!r}: written by a newer segq?")
+    return checked
+
+
+def reconciled(stored: Settings, given: dict[str, Any], path: str) -> Settings:
+    """`stored`, if every setting in `given` agrees with it; raises SettingsConflict naming the one that does not."""
+    for name, value in given.items():
+        kept = getattr(stored, name)
+        if kept != value:
+            raise SettingsConflict(
+                f"{path} was created with {name}={kept!r}, not {value!r}; leave {name} out to use the queue as it is,"
+                " or create another queue",
+                path=path,
+            )
+    return stored

@@ -1,0 +1,182 @@
+"""Counts, all derived from names and ledgers: what is stored, how much of the capacity is taken, who is at work.
+
+`Tally` is the one place that adds up; the producer asks it for room, `qsize` and `stats` ask it for people.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from segq import format as fmt
+from segq import fs, process
+from segq.catalog import Catalog
+from segq.errors import DamagedError
+from segq.format import IndexWord, OwnerWord, SegmentName, State
+from segq.ledger import Ledger
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerStats:
+    """One open handle: who, and what it has done since it was opened. Times are seconds of the epoch."""
+
+    slot: int
+    pid: int
+    started: float
+    command: str
+    puts: int
+    gets: int
+    alive: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """A queue at a moment; other processes go on meanwhile, so the numbers need not fit each other to the item.
+
+    `items` are stored and not acknowledged, of which `waiting` can be handed out (or lie prefetched with a consumer) and
+    `claimed` are with somebody who has not acknowledged them; `bytes` is their payload, where a byte limit is set.
+    `oldest` is when the oldest segment was begun (seconds of the epoch). `puts` and `gets` are those of the handles in
+    `owners` since each was opened; puts are counted when a producer's segment is sealed or looked at.
+    """
+
+    path: str
+    kind: str
+    capacity: int | None
+    max_bytes: int | None
+    items: int
+    waiting: int
+    claimed: int
+    bytes: int | None
+    segments: dict[str, int]
+    quarantined: int
+    rescues: int
+    redelivered: int
+    oldest: float | None
+    owners: tuple[OwnerStats, ...]
+    puts: int
+    gets: int
+    shutdown: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """Room taken: by items stored or reserved for, in items and bytes; `idle` of it is reserved and not used yet."""
+
+    items: int
+    bytes: int
+    idle: int
+
+
+class Tally:
+    """Adds up the ledgers of all segments. Keeps them mapped between calls; a sealed untouched one is read only once."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._ledgers: dict[str, Ledger] = {}
+        self._untouched: dict[str, tuple[int, int]] = {}
+
+    def taken(self) -> Taken:
+        """Under the index's lock, if it is to decide on a reservation."""
+        items = size = idle = 0
+        for name, ledger in self._walk():
+            if ledger is None:
+                published, published_bytes = self._untouched[name.identity]
+                items += published
+                size += published_bytes
+                continue
+            reserved, reserved_bytes = ledger.reserved()
+            items += reserved - ledger.done()
+            size += reserved_bytes - ledger.done_bytes()
+            idle += reserved - ledger.published
+        return Taken(items=items, bytes=size, idle=idle)
+
+    def stored(self) -> tuple[int, int]:
+        """(items stored and not done, how many of them are handed to somebody)."""
+        items = handed = 0
+        for name, ledger in self._walk():
+            if ledger is None:
+                items += self._untouched[name.identity][0]
+                continue
+            handed += ledger.handed()
+            items += max(0, ledger.published - ledger.done())
+        return items, min(handed, items)
+
+    def _walk(self) -> list[tuple[SegmentName, Ledger | None]]:
+        """Each segment with its ledger, or None for one whose counts stand in `_untouched`."""
+        walked: list[tuple[SegmentName, Ledger | None]] = []
+        ledgers, untouched = self._ledgers, self._untouched
+        kept_ledgers: dict[str, Ledger] = {}
+        kept_untouched: dict[str, tuple[int, int]] = {}
+        for name in self._catalog.names():
+            key = name.identity
+            if name.state is State.READY and key in untouched:
+                kept_untouched[key] = untouched[key]
+                walked.append((name, None))
+                continue
+            ledger = ledgers.get(key)
+            if ledger is None:
+                try:
+                    ledger = self._catalog.ledger(name)
+                except DamagedError:
+                    ledger = None
+                if ledger is None:
+                    continue
+                ledger.close()  # the mapping stays; it is only read
+            if name.state is State.READY and ledger.must_be_chosen():
+                kept_untouched[key] = (ledger.published, ledger.published_bytes())
+                walked.append((name, None))
+            else:
+                kept_ledgers[key] = ledger
+                walked.append((name, ledger))
+        self._ledgers, self._untouched = kept_ledgers, kept_untouched
+        return walked
+
+
+def outstanding(catalog: Catalog) -> int:
+    """Items handed out by get, by all handles, for which task_done was not called."""
+    return sum(max(0, catalog.index.outstanding(slot)) for slot in process.slots(catalog.queue))
+
+
+def collect(catalog: Catalog, tally: Tally, kind: str, capacity: int | None, max_bytes: int | None) -> Stats:
+    index = catalog.index
+    catalog.look_again()
+    items, handed = tally.stored()
+    taken = tally.taken()
+    names = catalog.names()
+    owners = tuple(filter(None, (_owner(catalog, slot) for slot in process.slots(catalog.queue))))
+    quarantine = os.path.join(catalog.queue, fmt.QUARANTINE_DIR)
+    return Stats(
+        path=catalog.queue,
+        kind=kind,
+        capacity=capacity,
+        max_bytes=max_bytes,
+        items=items,
+        waiting=items - handed,
+        claimed=handed,
+        bytes=taken.bytes if max_bytes else None,
+        segments={s.value: sum(n.state is s for n in names) for s in (State.LOADING, State.READY, State.CHOSEN)},
+        quarantined=sum(not n.endswith(".reason") for n in fs.listing(quarantine)) if os.path.isdir(quarantine) else 0,
+        rescues=index.words[IndexWord.RESCUES],
+        redelivered=index.words[IndexWord.REDELIVERED],
+        oldest=names[0].stamp / 1e9 if names else None,
+        owners=owners,
+        puts=sum(owner.puts for owner in owners),
+        gets=sum(owner.gets for owner in owners),
+        shutdown=index.shutdown != 0,
+    )
+
+
+def _owner(catalog: Catalog, slot: int) -> OwnerStats | None:
+    record = process.record(catalog.queue, slot)
+    if record is None:
+        return None
+    words, at = catalog.index.words, catalog.index.owner_word
+    return OwnerStats(
+        slot=slot,
+        pid=record.pid,
+        started=record.started,
+        command=record.command,
+        puts=words[at(slot, OwnerWord.PUTS)],
+        gets=words[at(slot, OwnerWord.GETS)] + words[at(slot, OwnerWord.RECEIVES)],
+        alive=process.is_alive(catalog.queue, slot),
+    )

@@ -1,0 +1,127 @@
+"""A segment as a consumer sees it: its ledger, and its items wherever they are just now.
+
+A live item is copied from the open batch; one that has left it is in a block, which a secondary instance finds while the
+segment is loading and a read-only one once it is sealed. The name may change between the look and the open: an open that
+fails is tried again under the name the segment has then.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from segq import format as fmt
+from segq import fs
+from segq.batch import BatchReader, relative_runs
+from segq.catalog import Catalog
+from segq.errors import DamagedError
+from segq.format import Block, Run, SegmentName, State
+from segq.ledger import Ledger
+from segq.process import Owner
+from segq.segment import SegmentReader
+
+_ATTEMPTS = 6  # to catch a segment under its name; each failure but the last means that somebody renamed it
+_PATIENCE = 0.01  # seconds before the last attempts: a rename and the listing of it lie that far apart at most
+
+
+class SegmentView:
+    """Used under the consumer's lock only."""
+
+    def __init__(self, catalog: Catalog, name: SegmentName, ledger: Ledger, owner: Owner) -> None:
+        self.name = name
+        self.ledger = ledger
+        self._catalog, self._owner = catalog, owner
+        self._batch: BatchReader | None = None
+        self._reader: SegmentReader | None = None
+        self._scratch: str | None = None
+
+    def read(self, begin: int, end: int) -> tuple[list[bytes], list[Run]]:
+        """The items begin … end-1, and their runs (indexes from `begin`). Raises DamagedError if some cannot be read."""
+        published = self.ledger.published
+        items, runs = self._piece(begin, end, published)
+        while begin + len(items) < end:
+            more, more_runs = self._piece(begin + len(items), end, published)
+            runs += [(at + len(items), ttl, time_ms) for at, ttl, time_ms in more_runs]
+            items += more
+        return items, runs
+
+    def readable_from(self, index: int, end: int) -> int:
+        """The first item from `index` on that is in a whole block; `end` if there is none before it."""
+        for candidate in range(index + 1, end):
+            try:
+                if self._find_block(candidate) is not None:
+                    return candidate
+            except DamagedError:
+                return end
+        return end
+
+    def _piece(self, begin: int, end: int, published: int) -> tuple[list[bytes], list[Run]]:
+        if self._batch is None and not self.ledger.sealed:
+            self._batch = self._open_batch()
+        if self._batch is not None:
+            found = self._batch.read(begin, end, published)
+            if found is not None:
+                return found
+        block = self._block(begin)
+        end = min(end, block.first + block.count)
+        return block.items(begin, end), relative_runs_of(block, begin)
+
+    def _open_batch(self) -> BatchReader | None:
+        try:
+            return BatchReader(os.path.join(self._catalog.path(self.name.in_state(State.LOADING)), fmt.BATCH_FILE))
+        except FileNotFoundError:
+            return None
+
+    def _find_block(self, index: int) -> Block | None:
+        return self._reader.block(index) if self._reader is not None else None
+
+    def _block(self, index: int) -> Block:
+        found = self._find_block(index)
+        if found is not None:
+            return found
+        seen: list[State] = []
+        for attempt in range(_ATTEMPTS):
+            if attempt > 1:
+                time.sleep(_PATIENCE)
+            now = self._catalog.locate(self.name)
+            if now is None:
+                raise DamagedError(f"{self.name} is gone", segment=str(self.name))
+            try:
+                self._open_reader(now)
+            except FileNotFoundError:
+                continue
+            found = self._find_block(index)
+            if found is not None:
+                return found
+            seen.append(now.state)
+            if seen.count(now.state) > 1 and now.state is not State.LOADING:
+                break
+        raise DamagedError(f"{self.name}: item {index} is in no block", segment=str(self.name))
+
+    def _open_reader(self, name: SegmentName) -> None:
+        self._close_reader()
+        live = name.state is State.LOADING
+        self._scratch = self._owner.scratch() if live else None
+        self._reader = SegmentReader(self._catalog.path(name), self._scratch)
+        self.name = name
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._scratch is not None:
+            fs.remove_tree(self._scratch)
+            self._scratch = None
+
+    def close(self) -> None:
+        """Lets go of the reader; the ledger stays usable for messages that are still out."""
+        self._close_reader()
+        self._batch = None
+
+
+def relative_runs_of(block: Block, begin: int) -> list[Run]:
+    low = begin - block.first
+    if not low:
+        return block.runs
+    noted = b"".join(fmt.RUN.pack(*run) for run in block.runs)
+    return relative_runs(noted, low)
