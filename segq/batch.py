@@ -123,6 +123,18 @@ class BatchReader:
             return fmt.slices(data, 0, bounds), relative_runs(noted, low)
         return None
 
+    def end_at(self, published: int) -> None:
+        """Closes the open half, for a dead writer: a later life of the segment must not be read through this mapping."""
+        for half in (0, HALF_SIZE):
+            if not self._words[half // 8 + _END]:
+                self._words[half // 8 + _END] = max(1, published)
+
+    def has_open_items(self, published: int) -> bool:
+        """Whether some items may be in no block yet: a half is closed once it has been written."""
+        words = self._words
+        halves = (0, HALF_SIZE // 8)
+        return any(not words[at] & 1 and not words[at + _END] and words[at + _FIRST] < published for at in halves)
+
     def unflushed(self, flushed: int, published: int) -> list[tuple[int, bytes]]:
         """(first, block) for what no block holds yet; for the rescuer, who knows that nobody writes any more."""
         found = []

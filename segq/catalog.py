@@ -15,7 +15,7 @@ import uuid
 
 from segq import format as fmt
 from segq import fs
-from segq.errors import DamagedError
+from segq.errors import DamagedError, NotAQueueError
 from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, LedgerFlag, SegmentName, State
 from segq.index import Index
@@ -79,7 +79,13 @@ class Catalog:
 
     def listed(self, *, removed: bool = False) -> list[SegmentName]:
         """The names as they are in the directory now, oldest first."""
-        found = (fmt.parse_segment(entry) for entry in fs.listing(self.queue))
+        try:
+            entries = fs.listing(self.queue)
+        except FileNotFoundError:
+            raise NotAQueueError(
+                f"{self.queue} is gone: the queue was removed while this handle was open", path=self.queue
+            ) from None
+        found = (fmt.parse_segment(entry) for entry in entries)
         return sorted(name for name in found if name and (name.state is State.REMOVED) == removed)
 
     def path(self, name: SegmentName) -> str:

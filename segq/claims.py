@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 from segq.format import Run, SegmentName
 from segq.index import Index
 from segq.ledger import Ledger, monotonic_deadline
+from segq.process import Owner
 from segq.settings import positive_seconds
 
 AHEAD_SECONDS = 0.002  # a consumer claims about this much work at a time: a slow one must not hoard what others could do
@@ -26,21 +28,22 @@ class ClaimedItems:
     never have the same item. `gets_offset` + index is the handle's total of gets once that item is taken.
     """
 
-    __slots__ = ("_closed", "_index", "_lock", "begin", "end", "gets_offset", "lease", "ledger", "left", "loaded_at",
-                 "name", "on_settled", "runs", "slot", "states", "take", "unsettled")  # fmt: skip
+    __slots__ = ("_closed", "_index", "_on_settled", "_owner", "begin", "end", "gets_offset", "lease", "ledger", "left",
+                 "loaded_at", "name", "runs", "slot", "states", "take", "unsettled")  # fmt: skip
 
     def __init__(
-        self, name: SegmentName, ledger: Ledger, index: Index, slot: int, lease: float | None, begin: int, end: int,
+        self, name: SegmentName, ledger: Ledger, index: Index, owner: Owner, lease: float | None, begin: int, end: int,
         values: list[Any], runs: list[Run], closed: threading.Event, on_settled: Callable[[SegmentName], None],
     ) -> None:  # fmt: skip
-        self.name, self.ledger, self._index, self.slot, self.lease = name, ledger, index, slot, lease
+        self.name, self.ledger, self._index, self.slot, self.lease = name, ledger, index, owner.slot, lease
         self.begin, self.end, self.runs = begin, end, runs
         self.states = ledger.states
         self.left: deque[tuple[int, Any]] = deque(zip(range(begin, end), values, strict=True))
         self.take: Callable[[], tuple[int, Any]] = self.left.popleft
         self.gets_offset = 0
         self.loaded_at = time.monotonic()
-        self._closed, self.on_settled = closed, on_settled
+        self._closed, self._on_settled = closed, weakref.WeakMethod(on_settled)
+        self._owner = owner  # alive as long as a message is out, even if its handle was dropped
         self.unsettled = 0  # messages out; only a hint when to look whether the segment is complete
 
     @classmethod
@@ -71,7 +74,9 @@ class ClaimedItems:
         self._index.room.ring()
         self.unsettled -= 1
         if not self.unsettled and not self.left and self.ledger.sealed:
-            self.on_settled(self.name)
+            on_settled = self._on_settled()
+            if on_settled is not None:
+                on_settled(self.name)
         return True
 
     def refuse(self, i: int, delivery: int) -> bool:

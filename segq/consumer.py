@@ -305,7 +305,7 @@ class Consumer:
                 if len(values) != len(raw):
                     continue
             claimed = ClaimedItems(
-                view.name, view.ledger, self._index, self._slot, self._lease, begin, end, values, runs, self._closed,
+                view.name, view.ledger, self._index, self._owner, self._lease, begin, end, values, runs, self._closed,
                 self._settled,
             )  # fmt: skip
             claimed.gets_offset = self._words[self._gets_at] + 1 - begin
@@ -464,8 +464,12 @@ class Consumer:
                 self._catalog.look_again()
                 rescue.rescue(self._catalog, self._slot)
                 for name in list(self._catalog.names()):
-                    if name.state is State.CHOSEN and (view := self._view(name)) is not None:
+                    view = self._view(name) if name.state is not State.READY else None
+                    if view is not None and name.state is State.CHOSEN:
                         self._retire_if_complete(view)
+                    elif view is not None and not view.ledger.owner:  # its producer could not seal it when it closed
+                        with self._catalog.structure:
+                            rescue.rescue_orphans(self._catalog)
 
     def _expire(self) -> None:
         now, freed = time.monotonic(), 0

@@ -55,6 +55,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from segq.errors import DamagedError, FormatVersionError, NotAQueueError, SettingsError
@@ -214,7 +215,7 @@ def slices(data: bytes, begin: int, ends: list[int]) -> list[bytes]:
     """`data` cut at `ends`, the first piece beginning at `begin`."""
     if not ends:
         return []
-    return [data[begin : ends[0]], *[data[a:b] for a, b in zip(ends, ends[1:])]]  # noqa: B905  # hot; lengths differ by 1 on purpose
+    return [data[begin : ends[0]], *[data[a:b] for a, b in pairwise(ends)]]
 
 
 def decode_block(key: bytes, data: bytes) -> Block:

@@ -17,6 +17,7 @@ import os
 import shutil
 import stat
 import tempfile
+import weakref
 from collections.abc import Iterator
 
 from segq import format as fmt
@@ -208,23 +209,26 @@ class MappedFile:
     """A regular file mapped whole, shared and writable, that no process ever shortens while others may have it mapped.
 
     `map` serves slices, `words` aligned u64 loads and stores (one instruction each: never seen half done), `halves` u32.
-    The descriptor is kept for locking and allocating.
+
+    `descriptor` is kept for locking and allocating. It is a file description of its own, not the one that `mmap` keeps a copy
+    of: a forked child closes its copies of the former (below), so a lock dies with the process that took it.
     """
 
-    __slots__ = ("descriptor", "halves", "map", "path", "view", "words")
+    __slots__ = ("__weakref__", "descriptor", "halves", "map", "path", "view", "words")
 
     def __init__(self, path: str, descriptor: int, size: int) -> None:
         self.path = path
-        self.descriptor = descriptor
+        self.descriptor = -1
         try:
             with storage_errors(path):
                 self.map = mmap.mmap(descriptor, size)
-        except BaseException:
+                self.descriptor = _reopened(path, descriptor)
+        finally:
             os.close(descriptor)
-            raise
         self.view = memoryview(self.map)
         self.words = self.view.cast("Q")
         self.halves = self.view.cast("I")
+        _mapped.add(self)
 
     @classmethod
     def create(cls, path: str, size: int, ranges: list[tuple[int, int]]) -> MappedFile:
@@ -288,6 +292,26 @@ class MappedFile:
             self.close()
 
 
+_mapped: weakref.WeakSet[MappedFile] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    for file in list(_mapped):
+        file.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+def _reopened(path: str, descriptor: int) -> int:
+    """A new file description of an open file."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", flags)
+    except FileNotFoundError:  # not Linux: the path may have been renamed, which the caller meets by trying again
+        return os.open(path, flags | os.O_NOFOLLOW)
+
+
 def _open_regular(path: str, flags: int) -> int:
     """Opens a regular file and nothing else: no links, and no waiting for the other end of a FIFO."""
     try:
@@ -305,8 +329,12 @@ def _open_regular(path: str, flags: int) -> int:
 # --- where a queue may live -------------------------------------------------------------------------------------------
 
 _NETWORK = frozenset(
-    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "lustre", "gpfs", "beegfs", "orangefs", "ocfs2", "gfs2", "virtiofs", "davfs", "fuse.davfs"]
-)
+    {
+        "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs",
+        "fuse.rclone", "fuse.gcsfuse", "lustre", "gpfs", "beegfs", "orangefs", "ocfs2", "gfs2", "virtiofs", "davfs",
+        "fuse.davfs",
+    }
+)  # fmt: skip
 
 
 def file_system_type(path: str) -> str:

@@ -233,6 +233,8 @@ class LoadingSegment:
             reach("seal.begun")
         if self.ledger.done() < self.published:
             self._flush_half()
+        if self._batch is not None:
+            self._batch.close_half()  # even an empty one: a resumed segment must not be read through an old mapping
         if ARMED:
             reach("seal.flushed")
         writer, self._writer = self._writer, None
@@ -242,6 +244,11 @@ class LoadingSegment:
             reach("seal.closed")
         self.stop = 0
         self._catalog.seal(self.name, self.ledger)
+        self.close()
+
+    def disown(self) -> None:
+        """The disk refuses to let us seal: whoever comes next does it."""
+        self.ledger.adopt(0, self.ledger.epoch)
         self.close()
 
     def close(self) -> None:

@@ -85,7 +85,7 @@ class Owner:
         return os.path.join(self._scratch, str(self._scratches))
 
     def forget(self) -> None:
-        """After a fork, in the child: the lock stays the parent's."""
+        """Lets go of the lock, or of the copy of it that a forked child has: there the lock stays the parent's."""
         if self._descriptor >= 0:
             os.close(self._descriptor)  # closing a copy does not unlock
             self._descriptor = -1
@@ -97,6 +97,9 @@ class Owner:
         forget_slot(self.queue, self.slot)
         os.close(self._descriptor)
         self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.forget()  # a handle dropped without `close` is dead: others rescue what it held
 
 
 def slots(queue: str) -> list[int]:
@@ -114,9 +117,18 @@ def proven_dead(queue: str, slot: int) -> Iterator[bool]:
         yield False  # gone meanwhile, or not ours to say
         return
     try:
-        yield try_lock(descriptor)
+        # A rescuer may have removed the file after we opened it, and another handle taken the slot: then the lock of the old
+        # file proves nothing. While we hold the lock of the file that the name leads to, nobody can do either.
+        yield try_lock(descriptor) and _leads_to(_owner_path(queue, slot), descriptor)
     finally:
         os.close(descriptor)
+
+
+def _leads_to(path: str, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def is_alive(queue: str, slot: int) -> bool:

@@ -30,6 +30,7 @@ _SLEEPERS, _SHUTDOWN = int(IndexWord.ITEMS_SLEEPERS), int(IndexWord.SHUTDOWN)
 _AHEAD_ITEMS, _AHEAD_BYTES, _AHEAD_SHARE = 4096, 1 << 20, 32
 _RECALL_SECONDS = 0.1  # how long unused room of others is waited for before the queue is called full
 _RECALL_LOOK = 0.0005
+_PASS_ON_SECONDS = 0.001  # two producers that both need more than there is must not wake each other without pause
 
 
 class _NoSegment:
@@ -197,10 +198,16 @@ class Producer:
         if not block:
             raise Full(self._full_message(len(data)), path=self._catalog.queue)
         room = self._index.room
+        slept = False
         while True:
             heard = room.listen()
             if self._store(data, size):
+                room.ring()  # there may be room for the next sleeper as well
                 return
+            if slept:  # woken for room that is not enough for us: it may be for somebody else
+                time.sleep(_PASS_ON_SECONDS)
+                room.ring()
+                heard = room.listen()
             left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
             if left <= 0:
                 if self._recall_and_store(data, size):
@@ -210,6 +217,7 @@ class Producer:
                 recall(self._index)
                 left = min(left, HOLD_SECONDS)
             room.sleep(heard, left)
+            slept = len(data) > 1 and room.rung_since(heard)
             if self._index.turn_to_rescue():
                 self._catalog.look_again()
                 rescue.rescue(self._catalog, self._owner.slot)
@@ -286,6 +294,9 @@ class Producer:
             self._closed = True
             try:
                 self.roll()
+            except QueueError:
+                self._segment.disown()
+                raise
             finally:
                 self._segment = _NONE
 

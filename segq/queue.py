@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -240,7 +241,7 @@ class Queue:
         with parts.tally_lock:
             taken = parts.tally.taken()
         return (settings.capacity is not None and taken.items - taken.idle >= settings.capacity) or (
-            settings.max_bytes is not None and taken.bytes >= settings.max_bytes
+            settings.max_bytes is not None and taken.bytes - taken.idle_bytes >= settings.max_bytes
         )
 
     def task_done(self) -> None:
@@ -312,10 +313,6 @@ class Queue:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
 
     def __repr__(self) -> str:
         return f"<segq.Queue {self.path!r}{' closed' if self._closed else ''}>"
@@ -449,7 +446,7 @@ def remove(path: str | os.PathLike[str]) -> None:
 
 
 def _check_timeout(timeout: float) -> None:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout):
         raise SettingsError(f"timeout must be a number of seconds or None, not {timeout!r}")
     if timeout < 0:
         raise SettingsError("'timeout' must be a non-negative number")

@@ -74,7 +74,7 @@ def _settle(catalog: Catalog, slot: int) -> None:
     if ARMED:
         reach("rescue.begun")
     record = process.record(catalog.queue, slot)
-    sealed = 0
+    sealed, settled = 0, True
     for name in catalog.listed():
         if name.state is not State.LOADING:
             continue
@@ -82,7 +82,7 @@ def _settle(catalog: Catalog, slot: int) -> None:
         if ledger is not None and ledger.owner != slot:
             ledger.close()
         elif ledger is not None or _made_by_nobody(catalog, slot):
-            seal_for_dead(catalog, name, ledger)
+            settled = seal_for_dead(catalog, name, ledger) and settled
             sealed += 1
     if ARMED:
         reach("rescue.sealed")
@@ -92,7 +92,8 @@ def _settle(catalog: Catalog, slot: int) -> None:
     catalog.index.clear_owner(slot)
     catalog.index.add(IndexWord.RESCUES, 1)
     catalog.index.add(IndexWord.REDELIVERED, freed)
-    process.forget_slot(catalog.queue, slot)
+    if settled:  # else (disk full) its name stays on the list, and the next rescue tries again
+        process.forget_slot(catalog.queue, slot)
     catalog.sweep()
     catalog.index.changed()
     catalog.index.items.ring()
@@ -121,8 +122,8 @@ def _ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
         return None
 
 
-def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) -> None:
-    """Seals the loading segment of a producer that is dead. Under the structure lock.
+def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) -> bool:
+    """Seals the loading segment of a producer that is dead; False if that has to be tried again. Under the structure lock.
 
     Idempotent. What cannot be read goes to quarantine; on a full disk the segment stays as it is, its items can still be
     read from the batch, and the next rescue tries again.
@@ -132,9 +133,9 @@ def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) ->
         if ledger is None:
             ledger = rebuild_ledger(catalog, name)
             if ledger is None:
-                return
+                return True
         same_boot = ledger.epoch == process.boot_epoch()
-        if ledger.published or not same_boot:
+        if ledger.done() < ledger.published or not same_boot:
             _flush_batch(path, ledger, same_boot=same_boot)
         if ledger.published:
             catalog.seal(name, ledger)
@@ -143,8 +144,10 @@ def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) ->
         ledger.close()
     except StorageError as error:
         log.warning("cannot seal %s yet: %s", name, error, extra={"segment": str(name)})
+        return False
     except DamagedError as error:
         catalog.quarantine(name, f"its producer died, and it cannot be read: {error}")
+    return True
 
 
 def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
@@ -154,10 +157,9 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
         batch: BatchReader | None = BatchReader(os.path.join(path, fmt.BATCH_FILE))
     except FileNotFoundError:
         batch = None
-    has_instance = os.path.exists(os.path.join(path, "CURRENT"))
-    if same_boot and has_instance and batch is not None and not batch.unflushed(0, published):
+    if same_boot and (batch is None or not batch.has_open_items(published)):
         return
-    if not same_boot and not has_instance and batch is None:
+    if batch is None and not os.path.exists(os.path.join(path, "CURRENT")):
         return
     writer = SegmentWriter(path)
     try:
@@ -168,6 +170,8 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
                 flushed = writer.flushed()
     finally:
         writer.close()
+    if batch is not None:
+        batch.end_at(flushed)
     if flushed != published:
         # Only after loss of power: RocksDB's log is the truth, the ledger's word may be older or newer than it.
         log.warning("%s: %d items by its ledger, %d in its log", path, published, flushed)

@@ -28,6 +28,7 @@ from segq.format import Block
 from segq.fs import Directory, storage_error
 
 _open: dict[int, Rdict] = {}
+_here = os.getpid()
 
 # Larger than any segment, so that the data stays in the log and is never rewritten. Memory is taken as it is used.
 _WRITE_BUFFER = 4 << 30
@@ -37,6 +38,8 @@ _LOG_RESERVE = 1 << 20
 
 
 def _park_in_child() -> None:
+    global _here  # noqa: PLW0603
+    _here = os.getpid()
     for instance in _open.values():
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(instance))
     _open.clear()
@@ -102,6 +105,7 @@ class SegmentWriter:
     def __init__(self, path: str) -> None:
         """Creates the instance if the directory has none. Raises StorageError or DamagedError."""
         self._path = path
+        self._process = _here
         self._instance: Rdict | None = _opened(path, _options(create=True), AccessType.read_write())
         self._sync = WriteOptions()
         self._sync.sync = True
@@ -128,7 +132,7 @@ class SegmentWriter:
     def close(self, *, sync: bool = False) -> None:
         """Lets go without rewriting the data. All blocks are readable from now on, under any name."""
         instance, self._instance = self._instance, None
-        if instance is None:
+        if instance is None or self._process != _here:
             return
         try:
             with contextlib.suppress(Exception):  # nothing is buffered: each write went to the kernel when it was made
@@ -136,6 +140,10 @@ class SegmentWriter:
             instance.cancel_all_background(True)
         finally:
             _drop(instance)
+
+    def __del__(self) -> None:
+        if getattr(self, "_instance", None) is not None:
+            self.close()
 
 
 class SegmentReader:
@@ -147,6 +155,7 @@ class SegmentReader:
         Raises FileNotFoundError if there is no such segment under this name, DamagedError or StorageError.
         """
         self._path = path
+        self._process = _here
         self._follows = scratch is not None
         access = AccessType.secondary(scratch) if scratch is not None else AccessType.read_only(False)
         self._directory = Directory(path)
@@ -201,10 +210,14 @@ class SegmentReader:
 
     def close(self) -> None:
         instance, self._instance, self._block = self._instance, None, None
-        if instance is not None:
+        if instance is not None and self._process == _here:
             _drop(instance)
             del instance
             self._directory.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_instance", None) is not None:
+            self.close()
 
 
 def _end_of(instance: Rdict, path: str) -> int:

@@ -65,6 +65,7 @@ class Taken:
     items: int
     bytes: int
     idle: int
+    idle_bytes: int
 
 
 class Tally:
@@ -77,7 +78,7 @@ class Tally:
 
     def taken(self) -> Taken:
         """Under the index's lock, if it is to decide on a reservation."""
-        items = size = idle = 0
+        items = size = idle = idle_bytes = 0
         for name, ledger in self._walk():
             if ledger is None:
                 published, published_bytes = self._untouched[name.identity]
@@ -88,7 +89,8 @@ class Tally:
             items += reserved - ledger.done()
             size += reserved_bytes - ledger.done_bytes()
             idle += reserved - ledger.published
-        return Taken(items=items, bytes=size, idle=idle)
+            idle_bytes += reserved_bytes - ledger.published_bytes()
+        return Taken(items=items, bytes=size, idle=idle, idle_bytes=idle_bytes)
 
     def stored(self) -> tuple[int, int]:
         """(items stored and not done, how many of them are handed to somebody)."""
@@ -153,7 +155,7 @@ def collect(catalog: Catalog, tally: Tally, kind: str, capacity: int | None, max
         items=items,
         waiting=items - handed,
         claimed=handed,
-        bytes=taken.bytes if max_bytes else None,
+        bytes=taken.bytes - taken.idle_bytes if max_bytes else None,
         segments={s.value: sum(n.state is s for n in names) for s in (State.LOADING, State.READY, State.CHOSEN)},
         quarantined=sum(not n.endswith(".reason") for n in fs.listing(quarantine)) if os.path.isdir(quarantine) else 0,
         rescues=index.words[IndexWord.RESCUES],
