@@ -12,8 +12,8 @@ import mmap
 
 from segq import format as fmt
 from segq.errors import DamagedError
-from segq.format import HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, RUN, HalfWord, Run
-from segq.fs import MappedFile, storage_errors
+from segq.format import HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, RUN, HalfWord, Runs
+from segq.fs import MappedFile, rename, storage_errors, unlink
 
 _SEQUENCE, _FIRST, _END, _RUNS = (int(word) for word in HalfWord)
 
@@ -27,7 +27,9 @@ class BatchWriter:
     __slots__ = ("_current", "_file", "_payloads", "_words", "count", "end", "ends", "first", "payload", "runs")
 
     def __init__(self, path: str, first: int) -> None:
-        self._file = MappedFile.create(path, fmt.BATCH_SIZE, [(0, fmt.BATCH_SIZE)])
+        unfinished = f"{path}.new"  # readers must not see it before it says where it begins
+        unlink(unfinished)
+        self._file = MappedFile.create(unfinished, fmt.BATCH_SIZE, [(0, fmt.BATCH_SIZE)])
         self._words = self._file.words
         with storage_errors(path):
             self._payloads = [
@@ -36,6 +38,7 @@ class BatchWriter:
         self._words[HALF_SIZE // 8 + _SEQUENCE] = 1  # the second half is not ready yet
         self._current = 1
         self.turn(first)
+        rename(unfinished, path)
 
     def turn(self, first: int) -> None:
         """Makes the other half the current one, for items from `first` on. What it held must be in RocksDB by now."""
@@ -63,8 +66,12 @@ class BatchWriter:
         return True
 
     def close_half(self) -> None:
-        """Says where the current half ends, so that a block may follow that is not in the batch."""
-        self._words[self._current * HALF_SIZE // 8 + _END] = self.first + self.count
+        """Says where the current half ends, so that what follows is not looked for in it; an empty one is withdrawn."""
+        at = self._current * HALF_SIZE // 8
+        if self.count:
+            self._words[at + _END] = self.first + self.count
+        else:
+            self._words[at + _SEQUENCE] |= 1
 
     def block(self) -> bytes:
         """The current half's items as a block."""
@@ -91,10 +98,10 @@ class BatchReader:
         self._words, self._view = self._file.words, self._file.view
         self._file.close()
 
-    def read(self, begin: int, end: int, published: int) -> tuple[list[bytes], list[Run]] | None:
+    def read(self, begin: int, end: int, published: int) -> tuple[list[bytes], Runs] | None:
         """The items begin … (up to end-1, as many as the half holds) with their runs, or None if they are not here.
 
-        `published` is the ledger's word, read before the items were claimed. The runs' indexes count from `begin`.
+        `published` is the ledger's word, read before the items were claimed.
         """
         words, view = self._words, self._view
         for half in (0, HALF_SIZE):
@@ -120,7 +127,7 @@ class BatchReader:
                 continue
             if start:
                 bounds = [bound - start for bound in bounds]
-            return fmt.slices(data, 0, bounds), relative_runs(noted, low)
+            return fmt.slices(data, 0, bounds), (begin, first, noted)
         return None
 
     def end_at(self, published: int) -> None:
@@ -160,15 +167,3 @@ class BatchReader:
 
 def words_u32(view: memoryview, offset: int) -> int:
     return int.from_bytes(view[offset : offset + 4], "little")
-
-
-def relative_runs(noted: bytes, low: int) -> list[Run]:
-    """Runs whose indexes count from item `low` on, without those that ended before it."""
-    runs = list(RUN.iter_unpack(noted))
-    keep = 0
-    for i, run in enumerate(runs):
-        if run[0] <= low:
-            keep = i
-        else:
-            break
-    return [(max(0, index - low), ttl, time_ms) for index, ttl, time_ms in runs[keep:]]

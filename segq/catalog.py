@@ -49,10 +49,10 @@ class Loading:
 class Catalog:
     """The directory as one handle sees it."""
 
-    def __init__(self, queue: str, settings: Settings, index: Index) -> None:
+    def __init__(self, queue: str, settings: Settings, index: Index, structure: StructureLock) -> None:
         self.queue = queue
         self.index = index
-        self.structure = StructureLock(queue)
+        self.structure = structure
         self._durable = settings.durability == "power"
         self.items = settings.segment_items
         self.flags = LedgerFlag(0)
@@ -174,7 +174,13 @@ class Catalog:
                     ledger.sync()
                 done = ledger.done() == ledger.published and not ledger.dead()
                 target = State.REMOVED if done else State.READY if ledger.untouched() else State.CHOSEN
-                sealed = self._move(name, target)
+                try:
+                    sealed = self._move(name, target)
+                except BaseException:
+                    ledger.unseal()
+                    raise
+                if target is State.CHOSEN:
+                    ledger.chosen()
             if ARMED:
                 reach("seal.renamed")
             if sealed is not None and target is not State.REMOVED:

@@ -50,9 +50,10 @@ def check(path: str | os.PathLike[str], fix: bool = False) -> Report:
         _, _, settings = fmt.decode_queue_file(fs.read_file(os.path.join(path, fmt.QUEUE_FILE)), path)
     except FileNotFoundError:
         raise NotAQueueError(f"there is no queue at {path}", path=path) from None
-    with StructureLock(path):
+    structure = StructureLock(path)
+    with structure:
         had_index = _index_is_whole(path)
-        catalog = Catalog(path, settings, Index.open(path))
+        catalog = Catalog(path, settings, Index.open(path), structure)
         examination = _Examination(catalog, fix=fix)
         if not had_index:
             examination.add("index", "index", "missing or damaged", "it is made anew", fixed=True)

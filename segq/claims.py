@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from segq.format import Run, SegmentName
+from segq.format import Runs, SegmentName, put_time
 from segq.index import Index
 from segq.ledger import Ledger, monotonic_deadline
 from segq.process import Owner
@@ -33,7 +32,7 @@ class ClaimedItems:
 
     def __init__(
         self, name: SegmentName, ledger: Ledger, index: Index, owner: Owner, lease: float | None, begin: int, end: int,
-        values: list[Any], runs: list[Run], closed: threading.Event, on_settled: Callable[[SegmentName], None],
+        values: list[Any], runs: list[Runs], closed: threading.Event, on_settled: Callable[[SegmentName], None],
     ) -> None:  # fmt: skip
         self.name, self.ledger, self._index, self.slot, self.lease = name, ledger, index, owner.slot, lease
         self.begin, self.end, self.runs = begin, end, runs
@@ -65,8 +64,7 @@ class ClaimedItems:
         return f"{self.name.identity}-{i}"
 
     def time_of(self, i: int) -> float:
-        at = bisect_right(self.runs, i - self.begin, key=lambda run: run[0]) - 1
-        return self.runs[max(0, at)][2] / 1000 if self.runs else 0.0
+        return put_time(self.runs, i) / 1000
 
     def acknowledge(self, i: int, delivery: int) -> bool:
         if self._closed.is_set() or not self.ledger.settle(i, self.slot, delivery):

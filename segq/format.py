@@ -54,6 +54,7 @@ import re
 import struct
 import sys
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -165,7 +166,23 @@ def decode_queue_file(data: bytes, path: str) -> tuple[str, str, Settings]:
 BLOCK_HEADER = struct.Struct("<2sBBIII")
 BLOCK_MAGIC, BLOCK_VERSION = b"SB", 1
 RUN = struct.Struct("<IIQ")
-Run = tuple[int, int, int]
+Runs = tuple[int, int, bytes]
+"""Runs as they lie on disk: (the item from which on they are meant, the item from which their indexes count, the bytes).
+
+They are taken along as bytes and read only when somebody asks for a time: a slow producer writes one run an item.
+"""
+
+
+def put_time(pieces: Sequence[Runs], item: int) -> int:
+    """When `item` was put, in milliseconds of the epoch; `pieces` in order of their items. 0 if it cannot be known."""
+    for begin, base, noted in reversed(pieces):
+        if item >= begin and noted:
+            runs = range(len(noted) // RUN.size)
+            at = bisect_right(
+                runs, item - base, key=lambda run: int.from_bytes(noted[run * RUN.size : run * RUN.size + 4], "little")
+            )
+            return int(RUN.unpack_from(noted, max(0, at - 1) * RUN.size)[2])
+    return 0
 
 
 def block_key(first: int) -> bytes:
@@ -197,7 +214,7 @@ class Block:
     data: bytes
     start: int
     ends: memoryview
-    runs: list[Run]
+    runs: bytes
 
     @property
     def count(self) -> int:
@@ -232,7 +249,7 @@ def decode_block(key: bytes, data: bytes) -> Block:
     ends = memoryview(data)[BLOCK_HEADER.size : runs_at].cast("I")
     if count and ends[-1] != len(data) - start:
         raise DamagedError(f"block's items end at {ends[-1]}, its payload at {len(data) - start}")
-    return Block(int.from_bytes(key, "big"), data, start, ends, list(RUN.iter_unpack(data[runs_at:start])))
+    return Block(int.from_bytes(key, "big"), data, start, ends, data[runs_at:start])
 
 
 # --- open batch -------------------------------------------------------------------------------------------------------

@@ -145,7 +145,11 @@ class Ledger:
         return words[_PUBLISHED] > words[_NEXT] or words[_RETURNED] > 0
 
     def untouched(self) -> bool:
-        return self.words[_NEXT] == 0
+        """Whether nobody ever claimed anything. A claimer that died half-way has marked items and not moved `next`."""
+        if self.words[_NEXT]:
+            return False
+        states = self._map[self.layout.states : self.layout.states + self.published]
+        return not states.strip(FREE)
 
     def must_be_chosen(self) -> bool:
         """Sealed untouched, so that its name has to say `chosen` before anybody claims in it.
@@ -360,12 +364,14 @@ class Ledger:
 
     def _free(self, items: list[int], *, counted: bool) -> int:
         """Under the lock. The delivery is counted before the item is free, so that no claimer sees an old count."""
+        # RETURNED is raised first, so that it is an upper bound at every instant: a surplus is put right by the next claim,
+        # an item that is free and not counted would never be found.
+        if items:
+            self.words[_RETURNED] += sum(i < self.words[_NEXT] for i in items)
         for i in items:
             if counted and self.states[i] == _HANDED_BYTE:
                 self.deliveries[i] = min(MOST_DELIVERIES, self.deliveries[i] + 1)
             self.states[i] = 0
-        if items:
-            self.words[_RETURNED] += sum(i < self.words[_NEXT] for i in items)
         return len(items)
 
     def close(self) -> None:

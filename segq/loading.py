@@ -37,8 +37,8 @@ class LoadingSegment:
     """
 
     __slots__ = (
-        "_batch", "_catalog", "_direct", "_sized", "_writer", "base", "bytes", "count", "end", "ends", "items", "ledger",
-        "limited", "name", "path", "payload", "stop", "tick", "tock", "words",
+        "_batch", "_catalog", "_direct", "_half_open", "_sized", "_writer", "base", "bytes", "count", "end", "ends", "items",
+        "ledger", "limited", "name", "path", "payload", "stop", "tick", "tock", "words",
     )  # fmt: skip
 
     def __init__(self, catalog: Catalog, loading: Loading, *, direct: bool, limited: bool, sized: bool) -> None:
@@ -50,6 +50,7 @@ class LoadingSegment:
         self.items = loading.ledger.layout.items
         self.bytes = 0  # payload in blocks; what a resumed segment held before does not count
         self._batch: BatchWriter | None = None
+        self._half_open = False
         self._writer: SegmentWriter | None = None
         self.base = self.published
         self.count = self.end = self.stop = 0
@@ -87,7 +88,9 @@ class LoadingSegment:
         batch = self._batch
         if batch is None:
             batch = self._batch = self._begin_batch()
-        if self.count + count > HALF_ITEMS or self.end + size > HALF_BYTES:
+        if not self._half_open:
+            self._take_half(batch)
+        elif self.count + count > HALF_ITEMS or self.end + size > HALF_BYTES:
             self._turn(batch)
         now = time.time()
         if not self.tick <= now < self.tock:
@@ -113,18 +116,14 @@ class LoadingSegment:
         self._flush_half()
         if ARMED:
             reach("block.begun")
-        try:
-            self._write(first, fmt.encode_block(items, time.time_ns() // 1_000_000))
-            if ARMED:
-                reach("block.written")
-            self._note_sizes(items)
-            self.words[_PUBLISHED] = first + len(items)
-            self.bytes += size
-            if ARMED:
-                reach("block.published")
-        finally:
-            if self._batch is not None:
-                self._take_half(self._batch)
+        self._write(first, fmt.encode_block(items, time.time_ns() // 1_000_000))
+        if ARMED:
+            reach("block.written")
+        self._note_sizes(items)
+        self.words[_PUBLISHED] = first + len(items)
+        self.bytes += size
+        if ARMED:
+            reach("block.published")
 
     def _note_sizes(self, items: list[bytes]) -> None:
         sizes, i = self.ledger.sizes, self.published
@@ -159,6 +158,7 @@ class LoadingSegment:
         self._show_half(batch)
 
     def _show_half(self, batch: BatchWriter) -> None:
+        self._half_open = True
         self.base, self.payload, self.ends = batch.first, batch.payload, batch.ends
         self.count = self.end = 0
         self.tick = self.tock = 0.0
@@ -173,7 +173,7 @@ class LoadingSegment:
 
     def set_stop(self) -> None:
         """How far single puts may go on in the current half; the bytes of a segment are bounded by halves."""
-        if self._batch is None or self._sized:
+        if not self._half_open or self._sized:
             self.stop = 0
             return
         limit = min(self.ledger.allocated, self.items)
@@ -184,12 +184,18 @@ class LoadingSegment:
     def _flush_half(self) -> None:
         """Writes the current half as a block; it stays readable where it is. Raises StorageError, nothing changed then."""
         batch = self._batch
-        if batch is None or self.count == 0:
+        if batch is None or not self._half_open:
             return
         batch.count, batch.end = self.count, self.end
-        self._write(self.base, batch.block())
+        if self.count:
+            self._write(self.base, batch.block())
+            self.bytes += self.end
+        self._leave_half(batch)
+
+    def _leave_half(self, batch: BatchWriter) -> None:
+        """Nothing more goes into the current half."""
         batch.close_half()
-        self.bytes += self.end
+        self._half_open = False
         self.base, self.count, self.end, self.stop = self.published, 0, 0, 0
 
     def _write(self, first: int, block: bytes) -> None:
@@ -233,8 +239,8 @@ class LoadingSegment:
             reach("seal.begun")
         if self.ledger.done() < self.published:
             self._flush_half()
-        if self._batch is not None:
-            self._batch.close_half()  # even an empty one: a resumed segment must not be read through an old mapping
+        elif self._batch is not None and self._half_open:
+            self._leave_half(self._batch)
         if ARMED:
             reach("seal.flushed")
         writer, self._writer = self._writer, None

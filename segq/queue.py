@@ -43,10 +43,10 @@ class _Parts:
 
     def __init__(self, path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None) -> None:
         dumps, loads = codec(settings.serializer, serializer)
-        structure = StructureLock(path)
+        structure = StructureLock(path)  # the only one of this handle: it is reentrant, two of them would wait for each other
         with structure:
             self.index = Index.open(path)
-            self.catalog = Catalog(path, settings, self.index)
+            self.catalog = Catalog(path, settings, self.index, structure)
             self._settle_the_dead(path)
             self.owner = Owner.register(path)
             self.index.clear_owner(self.owner.slot)

@@ -157,6 +157,9 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
         batch: BatchReader | None = BatchReader(os.path.join(path, fmt.BATCH_FILE))
     except FileNotFoundError:
         batch = None
+    except DamagedError as error:
+        fs.quarantine(os.path.dirname(path), os.path.join(os.path.basename(path), fmt.BATCH_FILE), str(error))
+        batch, same_boot = None, False
     if same_boot and (batch is None or not batch.has_open_items(published)):
         return
     if batch is None and not os.path.exists(os.path.join(path, "CURRENT")):

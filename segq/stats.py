@@ -109,9 +109,12 @@ class Tally:
         ledgers, untouched = self._ledgers, self._untouched
         kept_ledgers: dict[str, Ledger] = {}
         kept_untouched: dict[str, tuple[int, int]] = {}
-        for name in self._catalog.names():
+        names = self._catalog.names()
+        tails = {name.lineage: name for name in names}  # only the youngest of a lineage can be resumed, and grow
+        for name in names:
             key = name.identity
-            if name.state is State.READY and key in untouched:
+            settled = name.state is State.READY and tails[name.lineage] is not name
+            if settled and key in untouched:
                 kept_untouched[key] = untouched[key]
                 walked.append((name, None))
                 continue
@@ -124,7 +127,7 @@ class Tally:
                 if ledger is None:
                     continue
                 ledger.close()  # the mapping stays; it is only read
-            if name.state is State.READY and ledger.must_be_chosen():
+            if settled and ledger.must_be_chosen():
                 kept_untouched[key] = (ledger.published, ledger.published_bytes())
                 walked.append((name, None))
             else:

@@ -12,10 +12,10 @@ import time
 
 from segq import format as fmt
 from segq import fs
-from segq.batch import BatchReader, relative_runs
+from segq.batch import BatchReader
 from segq.catalog import Catalog
 from segq.errors import DamagedError
-from segq.format import Block, Run, SegmentName, State
+from segq.format import Block, Runs, SegmentName, State
 from segq.ledger import Ledger
 from segq.process import Owner
 from segq.segment import SegmentReader
@@ -35,13 +35,14 @@ class SegmentView:
         self._reader: SegmentReader | None = None
         self._scratch: str | None = None
 
-    def read(self, begin: int, end: int) -> tuple[list[bytes], list[Run]]:
-        """The items begin … end-1, and their runs (indexes from `begin`). Raises DamagedError if some cannot be read."""
+    def read(self, begin: int, end: int) -> tuple[list[bytes], list[Runs]]:
+        """The items begin … end-1, and the runs that tell when they were put. Raises DamagedError if some cannot be read."""
         published = self.ledger.published
-        items, runs = self._piece(begin, end, published)
+        items, noted = self._piece(begin, end, published)
+        runs = [noted]
         while begin + len(items) < end:
-            more, more_runs = self._piece(begin + len(items), end, published)
-            runs += [(at + len(items), ttl, time_ms) for at, ttl, time_ms in more_runs]
+            more, noted = self._piece(begin + len(items), end, published)
+            runs.append(noted)
             items += more
         return items, runs
 
@@ -55,30 +56,33 @@ class SegmentView:
                 return end
         return end
 
-    def _piece(self, begin: int, end: int, published: int) -> tuple[list[bytes], list[Run]]:
+    def _piece(self, begin: int, end: int, published: int) -> tuple[list[bytes], Runs]:
         if self._batch is None and not self.ledger.sealed:
             self._batch = self._open_batch()
         if self._batch is not None:
             found = self._batch.read(begin, end, published)
             if found is not None:
                 return found
-        block = self._block(begin)
+        block = self._find_block(begin)
+        if block is None:
+            self._batch = self._open_batch()  # the segment may be in a later life than when we mapped it
+            found = self._batch.read(begin, end, published) if self._batch is not None else None
+            if found is not None:
+                return found
+            block = self._block(begin)
         end = min(end, block.first + block.count)
-        return block.items(begin, end), relative_runs_of(block, begin)
+        return block.items(begin, end), (begin, block.first, block.runs)
 
     def _open_batch(self) -> BatchReader | None:
         try:
             return BatchReader(os.path.join(self._catalog.path(self.name.in_state(State.LOADING)), fmt.BATCH_FILE))
-        except FileNotFoundError:
+        except (FileNotFoundError, DamagedError):
             return None
 
     def _find_block(self, index: int) -> Block | None:
         return self._reader.block(index) if self._reader is not None else None
 
     def _block(self, index: int) -> Block:
-        found = self._find_block(index)
-        if found is not None:
-            return found
         seen: list[State] = []
         for attempt in range(_ATTEMPTS):
             if attempt > 1:
@@ -117,11 +121,3 @@ class SegmentView:
         """Lets go of the reader; the ledger stays usable for messages that are still out."""
         self._close_reader()
         self._batch = None
-
-
-def relative_runs_of(block: Block, begin: int) -> list[Run]:
-    low = begin - block.first
-    if not low:
-        return block.runs
-    noted = b"".join(fmt.RUN.pack(*run) for run in block.runs)
-    return relative_runs(noted, low)
