@@ -90,12 +90,14 @@ class BatchWriter:
 class BatchReader:
     """A consumer's or a rescuer's side."""
 
-    __slots__ = ("_file", "_view", "_words")
+    __slots__ = ("_ends", "_file", "_view", "_words")
 
     def __init__(self, path: str) -> None:
         """Raises FileNotFoundError once the segment is sealed: all is in RocksDB then."""
         self._file = MappedFile.open(path, fmt.BATCH_SIZE)
         self._words, self._view = self._file.words, self._file.view
+        starts = (fmt.ENDS_AT, HALF_SIZE + fmt.ENDS_AT)
+        self._ends = [self._view[start : start + 4 * HALF_ITEMS].cast("I") for start in starts]
         self._file.close()
 
     def read(self, begin: int, end: int, published: int) -> tuple[list[bytes], Runs] | None:
@@ -114,19 +116,23 @@ class BatchReader:
             if high <= low or low >= HALF_ITEMS:
                 continue
             high = min(high, HALF_ITEMS)
-            ends_at = half + fmt.ENDS_AT
-            bounds = view[ends_at + 4 * low : ends_at + 4 * high].cast("I").tolist()
-            start = words_u32(view, ends_at + 4 * (low - 1)) if low else 0
+            ends = self._ends[half > 0]
+            bounds = ends[low:high].tolist()
+            start = ends[low - 1] if low else 0
             payload_at, last = half + fmt.PAYLOAD_AT, bounds[-1]
             if not start <= last <= HALF_BYTES:
                 continue
             data = bytes(view[payload_at + start : payload_at + last])
-            runs_at, runs = half + fmt.RUNS_AT, min(words[at + _RUNS], HALF_RUNS)
-            noted = bytes(view[runs_at : runs_at + RUN.size * runs])
+            # Each item begins one run at most, so the runs of these and later items are among the last so many.
+            runs = min(words[at + _RUNS], HALF_RUNS)
+            runs_at, skip = half + fmt.RUNS_AT, max(0, runs - (stop - begin) - 1)
+            noted = bytes(view[runs_at + RUN.size * skip : runs_at + RUN.size * runs])
             if words[at] != sequence:
                 continue
             if start:
                 bounds = [bound - start for bound in bounds]
+            if high - low == 1:
+                return [data], (begin, first, noted)
             return fmt.slices(data, 0, bounds), (begin, first, noted)
         return None
 
@@ -163,7 +169,3 @@ class BatchReader:
             payload = bytes(self._view[half + fmt.PAYLOAD_AT : half + fmt.PAYLOAD_AT + last])
             found.append((first, fmt.join_block(ends, noted, payload)))
         return sorted(found)
-
-
-def words_u32(view: memoryview, offset: int) -> int:
-    return int.from_bytes(view[offset : offset + 4], "little")

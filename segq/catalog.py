@@ -149,7 +149,12 @@ class Catalog:
                 except (DamagedError, FileNotFoundError):
                     continue
                 with ledger.lock:
-                    roomy = ledger.untouched() and ledger.published <= items // 2 and ledger.layout.items == items
+                    roomy = (
+                        not ledger.final
+                        and ledger.untouched()
+                        and ledger.published <= items // 2
+                        and ledger.layout.items == items
+                    )
                     if roomy and ledger.epoch == epoch:
                         ledger.adopt(slot, epoch)
                         loading = self._move(name, State.LOADING)

@@ -46,6 +46,7 @@ class Report:
 def check(path: str | os.PathLike[str], fix: bool = False) -> Report:
     """Examines the queue at `path`. Raises NotAQueueError or FormatVersionError if it is none that can be examined."""
     path = os.path.abspath(os.fspath(path))
+    fs.refuse_non_directory(path)
     try:
         _, _, settings = fmt.decode_queue_file(fs.read_file(os.path.join(path, fmt.QUEUE_FILE)), path)
     except FileNotFoundError:
@@ -71,6 +72,8 @@ class _Examination:
     def __init__(self, catalog: Catalog, *, fix: bool) -> None:
         self.catalog, self.fix = catalog, fix
         self.problems: list[Problem] = []
+        queue = catalog.queue
+        self._alive = any(process.is_alive(queue, slot) for slot in process.slots(queue))
 
     def add(self, kind: str, where: str, what: str, remedy: str, *, fixed: bool) -> None:
         self.problems.append(Problem(kind=kind, where=where, what=what, remedy=remedy, fixed=fixed))
@@ -127,7 +130,7 @@ class _Examination:
             self.add("ledger", where, "sealed by its name, not by its ledger", "the next rescue settles it", fixed=False)
         if ledger.complete() and not ledger.dead():
             gone = self.fix and self.catalog.retire(name, ledger)
-            if not ledger.untouched():
+            if not self._alive:  # else whoever took the last item removes it with its next call
                 self.add("finished", where, "every item is done, and it is still here", "remove it", fixed=gone)
             return
         if name.state is State.READY and ledger.done():
@@ -146,7 +149,7 @@ class _Examination:
             return
         finally:
             reader.close()
-        if end != ledger.published:
+        if end < ledger.published:  # more is a block that was written and, its producer being killed, never published
             what = f"{ledger.published} items by its ledger, {end} in its blocks"
             self.add("items", where, what, "consumers deliver what there is and quarantine the rest", fixed=False)
 

@@ -17,33 +17,55 @@ from segq.settings import positive_seconds
 
 AHEAD_SECONDS = 0.002  # a consumer claims about this much work at a time: a slow one must not hoard what others could do
 MOST_AT_ONCE = 4096
+_NONE_LEFT: deque[tuple[int, Any]] = deque(maxlen=0)
 _GROWTH = 8  # at most so many times the last claim, so that one quick item does not make the next claim a large one
 
 
-class ClaimedItems:
-    """Items begin … end-1 of one segment, claimed by `slot`: those in `left` are not handed out yet.
+class Claimant:
+    """In whose name items are claimed: what all claims of one consumer have in common."""
 
-    `left` is a deque of (index, value); taking from it is atomic, so a thread that gets and the keeper that gives back
-    never have the same item. `gets_offset` + index is the handle's total of gets once that item is taken.
-    """
-
-    __slots__ = ("_closed", "_index", "_on_settled", "_owner", "begin", "end", "gets_offset", "lease", "ledger", "left",
-                 "loaded_at", "name", "runs", "slot", "states", "take", "unsettled")  # fmt: skip
+    __slots__ = ("closed", "index", "lease", "on_settled", "owner", "slot")
 
     def __init__(
-        self, name: SegmentName, ledger: Ledger, index: Index, owner: Owner, lease: float | None, begin: int, end: int,
-        values: list[Any], runs: list[Runs], closed: threading.Event, on_settled: Callable[[SegmentName], None],
-    ) -> None:  # fmt: skip
-        self.name, self.ledger, self._index, self.slot, self.lease = name, ledger, index, owner.slot, lease
-        self.begin, self.end, self.runs = begin, end, runs
+        self, owner: Owner, index: Index, lease: float | None, on_settled: weakref.WeakMethod[Callable[[SegmentName], None]]
+    ) -> None:
+        self.owner = owner  # alive as long as a message is out, even if its handle was dropped
+        self.slot, self.index, self.lease = owner.slot, index, lease
+        self.on_settled = on_settled
+        self.closed = threading.Event()
+
+    def deadline(self) -> float:
+        return monotonic_deadline(self.lease) if self.lease is not None else 0.0
+
+
+class ClaimedItems:
+    """Items begin … end-1 of one segment, claimed, with their `values`; once offered, those in `left` are not handed out yet.
+
+    `left` is a deque of (index, value); taking from it is atomic, so a thread that gets and the keeper that gives back
+    never have the same item. `gets_offset` + index is the handle's total of gets once that item is taken. `final` is the
+    index of the segment's last item, if it is among these and the segment is sealed: whoever takes it tidies up.
+    """
+
+    __slots__ = ("begin", "by", "end", "final", "gets_offset", "ledger", "left", "loaded_at", "name", "runs", "states", "take",
+                 "unsettled", "values")  # fmt: skip
+
+    def __init__(
+        self, by: Claimant, name: SegmentName, ledger: Ledger, begin: int, end: int, values: list[Any], runs: list[Runs]
+    ) -> None:
+        self.by, self.name, self.ledger = by, name, ledger
+        self.begin, self.end, self.values, self.runs = begin, end, values, runs
         self.states = ledger.states
-        self.left: deque[tuple[int, Any]] = deque(zip(range(begin, end), values, strict=True))
-        self.take: Callable[[], tuple[int, Any]] = self.left.popleft
-        self.gets_offset = 0
-        self.loaded_at = time.monotonic()
-        self._closed, self._on_settled = closed, weakref.WeakMethod(on_settled)
-        self._owner = owner  # alive as long as a message is out, even if its handle was dropped
+        self.left: deque[tuple[int, Any]] = _NONE_LEFT
         self.unsettled = 0  # messages out; only a hint when to look whether the segment is complete
+
+    def offer(self, gets_before: int) -> None:
+        """Puts the items where threads take them one by one."""
+        begin, ledger = self.begin, self.ledger
+        self.final = self.end - 1 if ledger.sealed and self.end == ledger.published else -1
+        self.gets_offset = gets_before + 1 - begin
+        self.left = deque(zip(range(begin, self.end), self.values, strict=True))
+        self.take: Callable[[], tuple[int, Any]] = self.left.popleft
+        self.loaded_at = time.monotonic()
 
     @classmethod
     def nothing(cls) -> ClaimedItems:
@@ -52,11 +74,12 @@ class ClaimedItems:
         claimed.begin = claimed.end = 0
         claimed.left = deque()
         claimed.take = claimed.left.popleft
-        claimed.loaded_at = 0.0
+        claimed.loaded_at, claimed.gets_offset, claimed.final = 0.0, 0, -1
         return claimed
 
-    def deadline(self) -> float:
-        return monotonic_deadline(self.lease)
+    def gets_total(self) -> int:
+        """The handle's total of gets once all of these are taken."""
+        return self.gets_offset + self.end - 1
 
     # --- what a message asks (see `message.Claim`) ---
 
@@ -67,25 +90,28 @@ class ClaimedItems:
         return put_time(self.runs, i) / 1000
 
     def acknowledge(self, i: int, delivery: int) -> bool:
-        if self._closed.is_set() or not self.ledger.settle(i, self.slot, delivery):
+        by = self.by
+        if by.closed.is_set() or not self.ledger.settle(i, by.slot, delivery):
             return False
-        self._index.room.ring()
+        by.index.room.ring()
         self.unsettled -= 1
         if not self.unsettled and not self.left and self.ledger.sealed:
-            on_settled = self._on_settled()
+            on_settled = by.on_settled()
             if on_settled is not None:
                 on_settled(self.name)
         return True
 
     def refuse(self, i: int, delivery: int) -> bool:
-        if self._closed.is_set() or not self.ledger.refuse(i, self.slot, delivery):
+        by = self.by
+        if by.closed.is_set() or not self.ledger.refuse(i, by.slot, delivery):
             return False
-        self._index.items.ring()
+        by.index.items.ring()
         return True
 
     def extend(self, i: int, delivery: int, seconds: float) -> bool:
         positive_seconds("seconds", seconds)
-        return not self._closed.is_set() and self.ledger.extend(i, self.slot, delivery, monotonic_deadline(seconds))
+        by = self.by
+        return not by.closed.is_set() and self.ledger.extend(i, by.slot, delivery, monotonic_deadline(seconds))
 
 
 class Pace:

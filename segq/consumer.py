@@ -10,18 +10,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from segq import fs, rescue
 from segq.catalog import Catalog
-from segq.claims import MOST_AT_ONCE, ClaimedItems, Pace
+from segq.claims import MOST_AT_ONCE, Claimant, ClaimedItems, Pace
 from segq.errors import ClosedError, DamagedError, Empty, ShutDown
 from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, OwnerWord, SegmentName, State
 from segq.index import LOOK_AGAIN
 from segq.keeper import HOLD_SECONDS, Keeper
-from segq.ledger import monotonic_deadline
 from segq.message import Message
 from segq.process import Owner
 from segq.settings import Settings
@@ -52,15 +52,17 @@ class Consumer:
         self._finished_at = self._index.owner_word(owner.slot, OwnerWord.FINISHED)
         self._receives_at = self._index.owner_word(owner.slot, OwnerWord.RECEIVES)
         self._lock = threading.RLock()
-        self._closed = threading.Event()
+        self._by = Claimant(owner, catalog.index, settings.lease, weakref.WeakMethod(self._settled))
+        self._closed = self._by.closed
         self._pace = Pace(prefetch)
         self._views: dict[str, SegmentView] = {}
         self._at_hand: SegmentView | None = None
         self._recent: list[SegmentView] = []
+        self._gets_total = 0  # items handed out by get, all of the finished claims
         self._pruned = -1
         self._turn_began = self._looked_after = 0.0
         self._look_after_every = LOOK_AFTER if settings.lease is None else min(LOOK_AFTER, settings.lease / 10)
-        self._claimed = ClaimedItems.nothing()
+        self._nothing = self._claimed = ClaimedItems.nothing()
         keeper.add(self)
 
     # --- handing out ---
@@ -84,28 +86,35 @@ class Consumer:
             reach("get.done")
         if words[_ROOM_SLEEPERS]:
             self._room.ring()
+        if i == claimed.final:
+            self._settled(claimed.name)
         return value
 
     def get_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Any]:
         found: list[Any] = []
-        for claimed, taken in self._take_many(most, block, timeout):
-            first, last = taken[0][0], taken[-1][0]
-            held = claimed.ledger.settle_claimed(first, last + 1, self._slot)
-            self._words[self._gets_at] = max(self._words[self._gets_at], claimed.gets_offset + last)
-            found += [value for _, value in taken[:held]]
+        words, gets_at = self._words, self._gets_at
+        for claimed, begin, values, offered in self._take_many(most, block, timeout):
+            if not offered:
+                self._gets_total += len(values)
+            words[gets_at] = max(words[gets_at], claimed.gets_offset + begin if offered else self._gets_total)
+            held = claimed.ledger.settle_claimed(begin, begin + len(values), self._slot)
+            found += values if held == len(values) else values[:held]
         if found and self._words[_ROOM_SLEEPERS]:
             self._room.ring(len(found))
         return found or self.get_many(most, block, timeout)
 
     def receive(self, block: bool = True, timeout: float | None = None) -> Message:
         while True:
-            claimed = self._claimed
-            try:
-                i, value = claimed.take()
-            except IndexError:
-                i, value, claimed = self._take_next(block, timeout)
-            claimed.gets_offset -= 1
-            delivery = claimed.ledger.hand(i, self._slot, claimed.deadline())
+            with self._lock:  # the item must not be counted as got by whoever finishes this claim
+                claimed = self._claimed
+                try:
+                    i, value = claimed.take()
+                    claimed.gets_offset -= 1
+                except IndexError:
+                    claimed = self._nothing
+            if claimed is self._nothing:
+                i, value, claimed = self._take_next(block, timeout, got=False)
+            delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
             if delivery:
                 claimed.unsettled += 1
                 self._words[self._receives_at] += 1
@@ -113,10 +122,11 @@ class Consumer:
 
     def receive_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Message]:
         messages: list[Message] = []
-        for claimed, taken in self._take_many(most, block, timeout):
-            claimed.gets_offset -= len(taken)
-            for i, value in taken:
-                delivery = claimed.ledger.hand(i, self._slot, claimed.deadline())
+        for claimed, begin, values, offered in self._take_many(most, block, timeout):
+            if offered:
+                claimed.gets_offset -= 1
+            for i, value in enumerate(values, begin):
+                delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
                 if delivery:
                     claimed.unsettled += 1
                     messages.append(Message(claimed, i, value, delivery))
@@ -168,7 +178,7 @@ class Consumer:
 
     # --- claiming; under the lock ---
 
-    def _take_next(self, block: bool, timeout: float | None) -> tuple[int, Any, ClaimedItems]:
+    def _take_next(self, block: bool, timeout: float | None, *, got: bool = True) -> tuple[int, Any, ClaimedItems]:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._lock:
@@ -176,38 +186,51 @@ class Consumer:
                 if not claimed.left:
                     self._refuse_if_closed()
                     self._finish()
-                    claimed = self._claim_next(self._pace.count()) or claimed
+                    fresh = self._claim_next(self._pace.count())
+                    if fresh is not None:
+                        claimed = fresh
+                        claimed.offer(self._gets_total)
+                        self._claimed = claimed
                 try:
                     i, value = claimed.take()
                 except IndexError:
                     pass
                 else:
+                    if not got:
+                        claimed.gets_offset -= 1
                     if claimed.left:
                         self._keeper.attend()
                     return i, value, claimed
             self._wait(block, deadline)
 
-    def _take_many(self, most: int, block: bool, timeout: float | None) -> Iterator[tuple[ClaimedItems, list[tuple[int, Any]]]]:
-        """Up to `most` items as runs of neighbours; waits for the first."""
+    def _take_many(self, most: int, block: bool, timeout: float | None) -> Iterator[tuple[ClaimedItems, int, list[Any], bool]]:
+        """Up to `most` items as runs of neighbours: claim, index of the first, values, whether they were offered to `get`.
+
+        Waits for the first.
+        The lock is held while the caller settles a run.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         found = 0
         while True:
             with self._lock:
                 self._refuse_if_closed()
+                claimed = self._claimed
+                while found < most:  # what lies ready for `get` comes first; its threads go on taking from it meanwhile
+                    try:
+                        i, value = claimed.take()
+                    except IndexError:
+                        break
+                    found += 1
+                    yield claimed, i, [value], True
+                if found < most:
+                    self._finish(measured=False)
                 while found < most:
-                    claimed = self._claimed
-                    if not claimed.left:
-                        self._finish(measured=False)
-                        fresh = self._claim_next(most - found)
-                        if fresh is None:
-                            break
-                        claimed = fresh
-                    taken: list[tuple[int, Any]] = []
-                    while len(taken) < most - found and claimed.left:
-                        taken.append(claimed.take())
-                    if taken:
-                        found += len(taken)
-                        yield claimed, taken
+                    fresh = self._claim_next(most - found)
+                    if fresh is None:
+                        break
+                    found += len(fresh.values)
+                    yield fresh, fresh.begin, fresh.values, False
+                    self._retire_if_over(fresh)
             if found:
                 return
             self._wait(block, deadline)
@@ -218,7 +241,12 @@ class Consumer:
         if claimed.end > claimed.begin:
             if measured:
                 self._pace.took(time.monotonic() - claimed.loaded_at, claimed.end - claimed.begin)
-            self._claimed = ClaimedItems.nothing()
+            self._claimed = self._nothing
+            self._gets_total = claimed.gets_total()
+            self._retire_if_over(claimed)
+
+    def _retire_if_over(self, claimed: ClaimedItems) -> None:
+        if claimed.ledger.sealed:
             view = self._views.get(claimed.name.identity)
             if view is not None:
                 self._retire_if_complete(view)
@@ -226,8 +254,7 @@ class Consumer:
     def _claim_next(self, count: int) -> ClaimedItems | None:
         """Claims and reads up to `count` items of the segment whose turn it is; None if no item is free."""
         now = time.monotonic()
-        if now - self._looked_after > self._look_after_every:
-            self._looked_after = now
+        if now - self._looked_after > 2 * self._look_after_every:  # busy all the time; else it is done before sleeping
             self.look_after_others()
         if self._words[_SHUTDOWN] == 2:
             return None
@@ -285,31 +312,23 @@ class Consumer:
         ledger = view.ledger
         if ledger.must_be_chosen():
             self._catalog.choose(view.name, ledger)
-        return ledger.claim(count, self._slot, monotonic_deadline(self._lease))
+        return ledger.claim(count, self._slot, self._by.deadline())
 
     def _claim_in(self, view: SegmentView, count: int) -> ClaimedItems | None:
         while (span := self._claim(view, count)) is not None:
             begin, end = span
             try:
                 raw, runs = view.read(begin, end)
+                values = self._decoded(view, begin, raw)
             except DamagedError as error:
                 self._salvage(view, begin, end, error)
                 continue
-            except BaseException:
+            except BaseException:  # the user's serializer ran: anything may come, KeyboardInterrupt too
                 view.ledger.give_back(begin, end, self._slot)
                 raise
-            if self._loads is None:
-                values: list[Any] = raw
-            else:
-                values = self._decoded(view, begin, raw)
-                if len(values) != len(raw):
-                    continue
-            claimed = ClaimedItems(
-                view.name, view.ledger, self._index, self._owner, self._lease, begin, end, values, runs, self._closed,
-                self._settled,
-            )  # fmt: skip
-            claimed.gets_offset = self._words[self._gets_at] + 1 - begin
-            self._claimed = claimed
+            if len(values) != len(raw):
+                continue
+            claimed = ClaimedItems(self._by, view.name, view.ledger, begin, end, values, runs)
             if self._words[_SLEEPERS] and view.ledger.available():
                 self._index.items.ring()
             return claimed
@@ -436,9 +455,9 @@ class Consumer:
             raise Empty(f"{self._catalog.queue} stayed empty", path=self._catalog.queue)
         if self._lease is not None:
             left = min(left, max(0.01, self._lease / 10))
-        bell.sleep(heard, left)
-        if not bell.rung_since(heard):
+        if time.monotonic() - self._looked_after > self._look_after_every:
             self.look_after_others()
+        bell.sleep(heard, left)
 
     def _something_free(self) -> bool:
         if self._words[_SHUTDOWN] == 2:
@@ -458,6 +477,7 @@ class Consumer:
         with self._lock:
             if self._closed.is_set():
                 return
+            self._looked_after = time.monotonic()
             if self._lease is not None:
                 self._expire()
             if self._index.turn_to_rescue():

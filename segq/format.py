@@ -146,7 +146,7 @@ def decode_queue_file(data: bytes, path: str) -> tuple[str, str, Settings]:
             " file from another queue with the same settings",
             path=path,
         ) from error
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise FormatVersionError(
             f"{path} has format version {version!r}; this segq reads version {VERSION}. Use the segq that wrote it;"
             " nothing was touched",
@@ -293,6 +293,7 @@ class LedgerWord(enum.IntEnum):
     LIMIT_BYTES = 18
     NEXT = 24  # items below it have been claimed at some time
     RETURNED = 25  # how many below NEXT are FREE again, at most
+    FINAL = 19  # 1: not to be resumed, since its log may hold a block that was never published
     CHOSEN = 26  # 1: renamed chosen_, so that items may be claimed although it was sealed untouched
 
 
@@ -357,6 +358,7 @@ class IndexWord(enum.IntEnum):
     ROOM_WAKE = 24
     ROOM_SLEEPERS = 32
     RECALL_WAKE = 40  # producers that hold unused room are asked to give it back
+    RECALL_SLEEPERS = 48
 
 
 class OwnerWord(enum.IntEnum):

@@ -368,6 +368,11 @@ def refuse_network(path: str) -> None:
 
 
 def refuse_non_directory(path: str) -> None:
+    parent = os.path.dirname(path)
+    while parent and not os.path.lexists(parent):
+        parent = os.path.dirname(parent)
+    if parent and not os.path.isdir(parent):
+        raise NotAQueueError(f"{path} cannot be: {parent} is not a directory", path=path)
     if os.path.lexists(path) and not os.path.isdir(path):
         raise NotAQueueError(f"{path} is not a directory; a queue is one", path=path)
 

@@ -15,10 +15,10 @@ import os
 import time
 
 from segq import format as fmt
-from segq import futex
 from segq.errors import DamagedError
 from segq.format import IndexWord, OwnerWord
 from segq.fs import MappedFile, unlink
+from segq.futex import Word
 from segq.locks import FileMutex
 
 LOOK_AGAIN = 1.0  # seconds; every sleep is bounded by it
@@ -27,12 +27,12 @@ LOOK_AGAIN = 1.0  # seconds; every sleep is bounded by it
 class Bell:
     """A place to sleep, and to be woken at: one wake word and its flag."""
 
-    __slots__ = ("_address", "_flag", "_half", "_halves", "words")
+    __slots__ = ("_flag", "_half", "_halves", "_word", "words")
 
     def __init__(self, file: MappedFile, word: IndexWord, flag: IndexWord) -> None:
         self.words, self._halves = file.words, file.halves
         self._half, self._flag = 2 * int(word), int(flag)
-        self._address = futex.address_of(file.view, 8 * int(word))
+        self._word = Word(file.halves, self._half)
 
     def listen(self) -> int:
         """To be called before the last look; the result goes to `sleep`."""
@@ -42,7 +42,7 @@ class Bell:
 
     def sleep(self, heard: int, seconds: float) -> None:
         """Sleeps up to `seconds` unless rung since `listen`."""
-        futex.wait(self._address, self._halves, self._half, heard, seconds)
+        self._word.wait(heard, seconds)
 
     def rung_since(self, heard: int) -> bool:
         return self._halves[self._half] != heard
@@ -54,7 +54,7 @@ class Bell:
             words[self._flag] = 0
             halves, half = self._halves, self._half
             halves[half] = (halves[half] + 1) & 0xFFFFFFFF
-            if futex.wake(self._address, count):
+            if self._word.wake(count):
                 words[self._flag] = 1
 
 
@@ -68,6 +68,7 @@ class Index:
         self.lock = FileMutex(file.descriptor)
         self.items = Bell(file, IndexWord.ITEMS_WAKE, IndexWord.ITEMS_SLEEPERS)
         self.room = Bell(file, IndexWord.ROOM_WAKE, IndexWord.ROOM_SLEEPERS)
+        self.recalls = Bell(file, IndexWord.RECALL_WAKE, IndexWord.RECALL_SLEEPERS)
 
     @classmethod
     def open(cls, queue: str) -> Index:

@@ -15,8 +15,6 @@ import threading
 import weakref
 from typing import Protocol
 
-from segq import futex
-from segq.format import IndexWord
 from segq.index import Index
 
 HOLD_SECONDS = 0.05
@@ -34,8 +32,6 @@ class Keeper:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._word = 2 * int(IndexWord.RECALL_WAKE)
-        self._address = futex.address_of(memoryview(index.words).cast("B"), 8 * int(IndexWord.RECALL_WAKE))
         self._holders: list[weakref.ref[Holder]] = []
         self._thread: threading.Thread | None = None
         self._work = threading.Event()
@@ -59,7 +55,7 @@ class Keeper:
         self._work.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            recall(self._index)  # it may be asleep on that word
+            recall(self._index)  # it may be asleep there
             thread.join()
 
     def _forget(self, _holder: object) -> None:
@@ -76,9 +72,11 @@ class Keeper:
             if not any(holder.holding() for holder in holders):  # held between the look and the clear?
                 return True
             self._work.set()
-        heard = self._index.halves[self._word]
-        futex.wait(self._address, self._index.halves, self._word, heard, HOLD_SECONDS)
-        recalled = self._index.halves[self._word] != heard
+        recalls = self._index.recalls
+        heard = recalls.listen()
+        if not self._stopped:
+            recalls.sleep(heard, HOLD_SECONDS)
+        recalled = recalls.rung_since(heard)
         for holder in holders:
             if not self._stopped:
                 holder.give_back(recalled=recalled)
@@ -95,7 +93,5 @@ def _run(reference: weakref.ref[Keeper], work: threading.Event) -> None:
 
 
 def recall(index: Index) -> None:
-    """Asks all producers to give back the room that they have reserved and not used."""
-    word = 2 * int(IndexWord.RECALL_WAKE)
-    index.halves[word] = (index.halves[word] + 1) & 0xFFFFFFFF
-    futex.wake(futex.address_of(memoryview(index.words).cast("B"), 8 * int(IndexWord.RECALL_WAKE)), 1 << 30)
+    """Asks all handles to give back what they hold and do not use."""
+    index.recalls.ring(1 << 30)

@@ -100,6 +100,18 @@ class Ledger:
         """The producer's slot and boot, on resuming a sealed segment."""
         self.words[_OWNER], self.words[_EPOCH] = owner, epoch
 
+    def finalize(self) -> None:
+        """The segment is never to be appended to again.
+
+        Its RocksDB log may hold a block beyond `published` (the producer died, or the disk failed it, between the two): no
+        reader looks there, but a later item of the same index could be mistaken for it.
+        """
+        self.words[LedgerWord.FINAL] = 1
+
+    @property
+    def final(self) -> bool:
+        return self.words[LedgerWord.FINAL] != 0
+
     def unseal(self) -> None:
         """Items may follow again. After the name says so."""
         self.words[_SEALED] = self.words[_CHOSEN] = 0

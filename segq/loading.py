@@ -65,6 +65,8 @@ class LoadingSegment:
     def has_place(self, items: int, size: int, most_bytes: int) -> bool:
         """Whether a segment of this size takes `items` more items of together `size` bytes."""
         published = self.published
+        if self.ledger.final:
+            return False
         if not published:
             return items <= self.items
         return published + items <= self.items and self.bytes + self.end + size <= most_bytes
@@ -93,8 +95,9 @@ class LoadingSegment:
         elif self.count + count > HALF_ITEMS or self.end + size > HALF_BYTES:
             self._turn(batch)
         now = time.time()
-        if not self.tick <= now < self.tock:
-            self._new_run(batch, now)
+        if not self.tick <= now < self.tock and not self.begin_run(now):
+            self._turn(batch)
+            self.begin_run(now)
         begin, start = self.count, self.end
         if ARMED:
             reach("put.begun")
@@ -116,9 +119,14 @@ class LoadingSegment:
         self._flush_half()
         if ARMED:
             reach("block.begun")
-        self._write(first, fmt.encode_block(items, time.time_ns() // 1_000_000))
-        if ARMED:
-            reach("block.written")
+        block = fmt.encode_block(items, time.time_ns() // 1_000_000)
+        try:
+            self._write(first, block)
+            if ARMED:
+                reach("block.written")
+        except BaseException:
+            self.ledger.finalize()  # the block may be in the log all the same
+            raise
         self._note_sizes(items)
         self.words[_PUBLISHED] = first + len(items)
         self.bytes += size
@@ -163,13 +171,16 @@ class LoadingSegment:
         self.count = self.end = 0
         self.tick = self.tock = 0.0
 
-    def _new_run(self, batch: BatchWriter, now: float) -> None:
-        milliseconds = int(now * 1000)
+    def begin_run(self, now: float) -> bool:
+        """What follows in this half was put in the millisecond of `now`; False if the half has no place for another run."""
+        batch, milliseconds = self._batch, int(now * 1000)
+        if batch is None or not self._half_open:
+            return False
         batch.count = self.count
         if not batch.begin_run(milliseconds):
-            self._turn(batch)
-            batch.begin_run(milliseconds)
+            return False
         self.tick, self.tock = milliseconds / 1000, (milliseconds + 1) / 1000
+        return True
 
     def set_stop(self) -> None:
         """How far single puts may go on in the current half; the bytes of a segment are bounded by halves."""

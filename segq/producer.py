@@ -79,8 +79,8 @@ class Producer:
             if (
                 count < segment.stop
                 and end <= HALF_BYTES
-                and segment.tick <= time.time() < segment.tock
                 and not self._index_words[_SHUTDOWN]
+                and (segment.tick <= (now := time.time()) < segment.tock or self._new_run(segment, now))
             ):
                 if ARMED:
                     reach("put.begun")
@@ -120,6 +120,11 @@ class Producer:
             self._wait_and_store(data, size, block, timeout)
         if self._index_words[_SLEEPERS]:
             self._items_bell.ring()
+
+    def _new_run(self, segment: LoadingSegment, now: float) -> bool:
+        """A put in another millisecond than the last: notes the time; False if there is no place for that."""
+        self._index_words[self._puts_at] = self._puts_before + segment.base + segment.count
+        return segment.begin_run(now)
 
     # --- the long way; under the lock ---
 

@@ -430,6 +430,7 @@ def _create(path: str, settings: Settings) -> None:
 def remove(path: str | os.PathLike[str]) -> None:
     """Deletes the queue at `path` with all that is in it. Raises NotAQueueError for anything else, QueueError if in use."""
     path = os.path.abspath(os.fspath(path))
+    fs.refuse_non_directory(path)
     try:
         fmt.decode_queue_file(fs.read_file(os.path.join(path, fmt.QUEUE_FILE)), path)
     except FileNotFoundError:

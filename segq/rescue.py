@@ -137,6 +137,7 @@ def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) ->
         same_boot = ledger.epoch == process.boot_epoch()
         if ledger.done() < ledger.published or not same_boot:
             _flush_batch(path, ledger, same_boot=same_boot)
+        ledger.finalize()
         if ledger.published:
             catalog.seal(name, ledger)
         else:
@@ -175,7 +176,7 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
         writer.close()
     if batch is not None:
         batch.end_at(flushed)
-    if flushed != published:
+    if flushed != published and not same_boot:
         # Only after loss of power: RocksDB's log is the truth, the ledger's word may be older or newer than it.
         log.warning("%s: %d items by its ledger, %d in its log", path, published, flushed)
         ledger.allocate(flushed)

@@ -74,4 +74,14 @@ def codec(name: str, given: str | Serializer | None) -> tuple[Callable[[Any], by
             return _pickle_dumps, pickle.loads
     if given is None or isinstance(given, str):
         raise SettingsError(f"this queue stores its items with {name}; pass that object as serializer= to open it")
-    return given.dumps, given.loads
+    dumps: Callable[[Any], Any] = given.dumps
+
+    def checked(item: Any) -> bytes:
+        data = dumps(item)
+        if isinstance(data, bytes):
+            return data
+        if isinstance(data, (bytearray, memoryview)):
+            return bytes(data)
+        raise TypeError(f"its dumps returned {type(data).__name__}, not bytes")
+
+    return checked, given.loads
