@@ -45,7 +45,7 @@ def rescue_orphans(catalog: Catalog) -> None:
         if name.state is not State.LOADING:
             continue
         ledger = _ledger(catalog, name)
-        if ledger is None or ledger.owner not in taken:
+        if ledger.owner not in taken if ledger is not None else _nobodys(catalog, name, living=taken):
             seal_for_dead(catalog, name, ledger)
     for entry in fs.listing(os.path.join(queue, fmt.OWNERS_DIR)):
         slot = fmt.parse_slot(entry.removesuffix(fmt.SCRATCH_SUFFIX))
@@ -81,7 +81,7 @@ def _settle(catalog: Catalog, slot: int) -> None:
         ledger = _ledger(catalog, name)
         if ledger is not None and ledger.owner != slot:
             ledger.close()
-        elif ledger is not None or _made_by_nobody(catalog, slot):
+        elif ledger is not None or _nobodys(catalog, name, living=set(process.slots(catalog.queue)) - {slot}):
             settled = seal_for_dead(catalog, name, ledger) and settled
             sealed += 1
     if ARMED:
@@ -109,10 +109,14 @@ def _settle(catalog: Catalog, slot: int) -> None:
         reach("rescue.forgotten")
 
 
-def _made_by_nobody(catalog: Catalog, slot: int) -> bool:
-    """A loading segment without a ledger cannot say whose it is: creation holds the structure lock, as we do, so it is
-    nobody's who is alive, unless its ledger was damaged; then it waits until no other owner is left."""
-    return set(process.slots(catalog.queue)) <= {slot}
+def _nobodys(catalog: Catalog, name: SegmentName, *, living: set[int]) -> bool:
+    """Whether a loading segment that has no (readable) ledger to say whose it is belongs to nobody alive.
+
+    Creation holds the structure lock, as we do, until the ledger is there. So one in which nothing was stored was left by a
+    death in the middle of that. One with items has lost its ledger: it may still be written to, unless nobody is left.
+    """
+    path = catalog.path(name)
+    return not living or not any(os.path.lexists(os.path.join(path, part)) for part in (fmt.BATCH_FILE, "CURRENT"))
 
 
 def _ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
