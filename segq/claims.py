@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from collections import deque
@@ -32,7 +31,7 @@ class Claimant:
         self.owner = owner  # alive as long as a message is out, even if its handle was dropped
         self.slot, self.index, self.lease = owner.slot, index, lease
         self.on_settled = on_settled
-        self.closed = threading.Event()
+        self.closed = False
 
     def deadline(self) -> float:
         return monotonic_deadline(self.lease) if self.lease is not None else 0.0
@@ -91,7 +90,7 @@ class ClaimedItems:
 
     def acknowledge(self, i: int, delivery: int) -> bool:
         by = self.by
-        if by.closed.is_set() or not self.ledger.settle(i, by.slot, delivery):
+        if by.closed or not self.ledger.settle(i, by.slot, delivery):
             return False
         by.index.room.ring()
         self.unsettled -= 1
@@ -103,7 +102,7 @@ class ClaimedItems:
 
     def refuse(self, i: int, delivery: int) -> bool:
         by = self.by
-        if by.closed.is_set() or not self.ledger.refuse(i, by.slot, delivery):
+        if by.closed or not self.ledger.refuse(i, by.slot, delivery):
             return False
         by.index.items.ring()
         return True
@@ -111,7 +110,7 @@ class ClaimedItems:
     def extend(self, i: int, delivery: int, seconds: float) -> bool:
         positive_seconds("seconds", seconds)
         by = self.by
-        return not by.closed.is_set() and self.ledger.extend(i, by.slot, delivery, monotonic_deadline(seconds))
+        return not by.closed and self.ledger.extend(i, by.slot, delivery, monotonic_deadline(seconds))
 
 
 class Pace:

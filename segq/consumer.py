@@ -53,7 +53,6 @@ class Consumer:
         self._receives_at = self._index.owner_word(owner.slot, OwnerWord.RECEIVES)
         self._lock = threading.RLock()
         self._by = Claimant(owner, catalog.index, settings.lease, weakref.WeakMethod(self._settled))
-        self._closed = self._by.closed
         self._pace = Pace(prefetch)
         self._views: dict[str, SegmentView] = {}
         self._at_hand: SegmentView | None = None
@@ -150,7 +149,8 @@ class Consumer:
             for name in list(self._catalog.names()):
                 if len(values) >= most:
                     break
-                view = self._view(name)
+                known = self._views.get(name.identity)
+                view = known or self._fresh_view(name)
                 if view is None:
                     continue
                 for i in view.ledger.free_items(most - len(values)):
@@ -158,6 +158,9 @@ class Consumer:
                         values += self._decoded(view, i, view.read(i, i + 1)[0], keep=True)
                     except DamagedError:
                         continue
+                if known is None:  # a peek over a thousand segments must not keep a thousand readers
+                    view.close()
+                    view.ledger.close()
         return values
 
     def purge(self) -> int:
@@ -338,7 +341,7 @@ class Consumer:
         """All messages of a claim in a sealed segment are settled; it may be complete."""
         with self._lock:
             view = self._views.get(name.identity)
-            if view is not None and not self._closed.is_set():
+            if view is not None and not self._by.closed:
                 self._retire_if_complete(view)
 
     def _decoded(self, view: SegmentView, begin: int, raw: list[bytes], *, keep: bool = False) -> list[Any]:
@@ -363,18 +366,22 @@ class Consumer:
         return []
 
     def _salvage(self, view: SegmentView, begin: int, end: int, error: DamagedError) -> None:
-        """Something in the range cannot be read: that is marked dead, the rest given back."""
-        i = begin
+        """Something in the range cannot be read: that is marked dead, the rest given back.
+
+        In a sealed segment all that lies before the next whole block is marked in one go; in one that is still written to, no
+        more than was claimed.
+        """
+        i, ledger = begin, view.ledger
         while i < end:
             try:
                 view.read(i, i + 1)
                 i += 1
             except DamagedError:
-                stop = view.readable_from(i, end)
-                view.ledger.bury(i, stop)
-                log.error("%s: items %d to %d cannot be read: %s", view.name, i, stop - 1, error)
+                stop = view.readable_from(i, ledger.published if ledger.sealed else end)
+                buried = ledger.bury(i, stop, self._slot)
+                log.error("%s: %d items from %d on cannot be read: %s", view.name, buried, i, error)
                 i = stop
-        view.ledger.give_back(begin, end, self._slot)
+        ledger.give_back(begin, end, self._slot)
         self._retire_if_complete(view)
 
     # --- segments at hand ---
@@ -382,8 +389,13 @@ class Consumer:
     def _view(self, name: SegmentName) -> SegmentView | None:
         """The view of a segment, opened if need be; None if it is gone or was just quarantined."""
         view = self._views.get(name.identity)
-        if view is not None:
-            return view
+        if view is None:
+            view = self._fresh_view(name)
+            if view is not None:
+                self._views[name.identity] = view
+        return view
+
+    def _fresh_view(self, name: SegmentName) -> SegmentView | None:
         try:
             ledger = self._catalog.ledger(name)
         except DamagedError as error:
@@ -392,8 +404,7 @@ class Consumer:
         if ledger is None:
             self._catalog.look_again()
             return None
-        view = self._views[name.identity] = SegmentView(self._catalog, name, ledger, self._owner)
-        return view
+        return SegmentView(self._catalog, name, ledger, self._owner)
 
     def _turn_to(self, view: SegmentView) -> None:
         self._at_hand = view
@@ -475,7 +486,7 @@ class Consumer:
     def look_after_others(self) -> None:
         """What some handle does now and then on behalf of all: leases that ran out, the dead, segments left complete."""
         with self._lock:
-            if self._closed.is_set():
+            if self._by.closed:
                 return
             self._looked_after = time.monotonic()
             if self._lease is not None:
@@ -534,13 +545,17 @@ class Consumer:
     # --- the end ---
 
     def _refuse_if_closed(self) -> None:
-        if self._closed.is_set():
+        if self._by.closed:
             raise ClosedError(f"{self._catalog.queue}: this handle is closed; open the queue again", path=self._catalog.queue)
 
     def drop_left(self) -> None:
         """After an immediate shutdown: what this handle has claimed and not handed out is dropped like the rest."""
         with self._lock:
             self._give_back_left(dropped=True)
+
+    def forsake(self) -> None:
+        """In a forked child: the parent's messages are not the child's to settle."""
+        self._by.closed = True
 
     def wake(self) -> None:
         """Lets threads that wait in this handle notice that it is closed."""
@@ -549,11 +564,11 @@ class Consumer:
     def close(self) -> None:
         """Gives back what is claimed and not acknowledged. Messages still out raise ReceiptError from now on."""
         with self._lock:
-            if self._closed.is_set():
+            if self._by.closed:
                 return
             self._finish(measured=False)
             self._give_back_left()
-            self._closed.set()
+            self._by.closed = True
             with self._catalog.structure:
                 rescue.release(self._catalog, self._slot)
             for view in list(self._views.values()):

@@ -31,7 +31,8 @@ class QueueError(Exception):
 def _rebuild(kind: type[QueueError], args: tuple[Any, ...], state: dict[str, Any]) -> QueueError:
     error = kind.__new__(kind, *args)
     error.args = args
-    error.__dict__.update(state)
+    for name, value in state.items():
+        setattr(error, name, value)
     return error
 
 
@@ -105,6 +106,9 @@ class StorageError(QueueError, OSError):
     ) -> None:
         super().__init__(message, path=path, segment=segment)
         self.errno = errno
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.args, {**self.__dict__, "errno": self.errno}))
 
 
 class DamagedError(QueueError):

@@ -28,7 +28,7 @@ _OVER = DONE + DEAD
 _TAKEN = CLAIMED + HANDED + _OVER
 _FINISHED = re.compile(rb"[\x02\x04]+")
 _HELD = re.compile(rb"[\x01\x03]+")
-_HANDED_BYTE, _DONE_BYTE = HANDED[0], DONE[0]
+_HANDED_BYTE, _DONE_BYTE, _DEAD_BYTE = HANDED[0], DONE[0], DEAD[0]
 MOST_DELIVERIES = 255  # the count is a byte and stays there
 
 
@@ -264,10 +264,18 @@ class Ledger:
         with self.lock:
             return self._free([i for i in range(begin, end) if self.states[i] == 1 and self.owners[i] == slot], counted=False)
 
-    def bury(self, begin: int, end: int) -> None:
-        """Marks items that this handle has claimed as unreadable."""
-        at = self.layout.states
-        self._map[at + begin : at + end] = DEAD * (end - begin)
+    def bury(self, begin: int, end: int, slot: int) -> int:
+        """Marks as unreadable those of the range that are free or claimed by `slot`; returns how many."""
+        buried = 0
+        with self.lock:
+            for i in range(begin, end):
+                state = self.states[i]
+                if state == 0 or (state == 1 and self.owners[i] == slot):
+                    self.states[i] = _DEAD_BYTE
+                    buried += 1
+            if begin <= self.words[_NEXT] < end:
+                self.words[_NEXT] = end
+        return buried
 
     def release(self, slot: int) -> int:
         """Frees all that `slot` holds; a delivery is counted for what it had handed out. Returns how many."""

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+import weakref
 import zlib
 from collections.abc import Iterator
 
@@ -53,6 +54,7 @@ class Owner:
         self._descriptor = descriptor
         self._scratch: str | None = None
         self._scratches = 0
+        _owners.add(self)
 
     @classmethod
     def register(cls, queue: str) -> Owner:
@@ -100,6 +102,17 @@ class Owner:
 
     def __del__(self) -> None:
         self.forget()  # a handle dropped without `close` is dead: others rescue what it held
+
+
+_owners: weakref.WeakSet[Owner] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    for owner in list(_owners):
+        owner.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def slots(queue: str) -> list[int]:

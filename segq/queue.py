@@ -352,6 +352,7 @@ class Queue:
         if parts is not None:
             del self._producer, self._consumer
             parts.owner.forget()
+            parts.consumer.forsake()
             _inherited.append(parts)
 
 

@@ -181,6 +181,18 @@ class SegmentReader:
         self._block = found
         return found
 
+    def next_block(self, index: int) -> int | None:
+        """Where the first block begins that begins after item `index`; None if there is none."""
+        try:
+            cursor = self._live().iter()
+            cursor.seek(fmt.block_key(index + 1))
+            cursor.status()
+            return int.from_bytes(cursor.key(), "big") if cursor.valid() else None
+        except DamagedError:
+            raise
+        except Exception as error:
+            raise _translated(error, self._path) from error
+
     def end(self) -> int:
         """The index behind the last item that is in a block."""
         return _end_of(self._live(), self._path)

@@ -47,14 +47,12 @@ class SegmentView:
         return items, runs
 
     def readable_from(self, index: int, end: int) -> int:
-        """The first item from `index` on that is in a whole block; `end` if there is none before it."""
-        for candidate in range(index + 1, end):
-            try:
-                if self._find_block(candidate) is not None:
-                    return candidate
-            except DamagedError:
-                return end
-        return end
+        """The first item after `index` that is in a whole block; `end` if there is none before it."""
+        try:
+            found = self._reader.next_block(index) if self._reader is not None else None
+        except DamagedError:
+            found = None
+        return end if found is None else min(end, found)
 
     def _piece(self, begin: int, end: int, published: int) -> tuple[list[bytes], Runs]:
         if self._batch is None and not self.ledger.sealed:

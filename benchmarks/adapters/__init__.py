@@ -1,0 +1,27 @@
+"""The contestants: one small file each, and this table of them.
+
+To enter another one: write a module with a function ``adapter() -> Adapter`` that raises `UnavailableError` when
+the package is not installed, and name it in `MODULES`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from benchmarks.adapters.contract import Adapter, Handle, Settings, Ticket, UnavailableError
+
+__all__ = ["MODULES", "Adapter", "Handle", "Settings", "Ticket", "UnavailableError", "adapter_named"]
+
+MODULES = {
+    "segq": "benchmarks.adapters.segq_queue",
+    "multiprocessing.Queue": "benchmarks.adapters.multiprocessing_queue",
+    "plain write": "benchmarks.adapters.plain_write",
+}
+
+
+@cache
+def adapter_named(name: str) -> Adapter:
+    """The adapter of that name; raises `UnavailableError`, saying why, if this machine cannot run it."""
+    adapter: Adapter = import_module(MODULES[name]).adapter()
+    return adapter

@@ -1,0 +1,122 @@
+"""The programme: every workload, who enters it, and what has to come out."""
+
+from __future__ import annotations
+
+from benchmarks.adapters import Settings
+from benchmarks.payload import BytesPayload, DictPayload
+from benchmarks.target import Target
+from benchmarks.workloads.backlog import Backlog
+from benchmarks.workloads.ceiling import Ceiling
+from benchmarks.workloads.contract import Arena, Entrant, Repetition, Workload
+from benchmarks.workloads.idle import Idle
+from benchmarks.workloads.latency import Latency
+from benchmarks.workloads.transfer import Transfer
+
+__all__ = ["WORKLOADS", "Arena", "Entrant", "Repetition", "Workload"]
+
+SEGQ, PEER, PLAIN = "segq", "multiprocessing.Queue", "plain write"
+SMALL, LARGE = BytesPayload(100), BytesPayload(1 << 20)
+RAW = Settings(serializer="raw")
+FAR_FROM_FULL = 1 << 30
+
+peer = Entrant(label=PEER, adapter=PEER)
+segq = Entrant(label=SEGQ, adapter=SEGQ, settings=RAW)
+
+_programme: tuple[Workload, ...] = (
+    Transfer(
+        name="single",
+        title="put → get, one item at a time, 1 producer, 1 consumer, 100 B",
+        payload=SMALL,
+        entrants=(segq, peer),
+        items=lambda scale: scale.single,
+        targets=(Target(metric="rate", of=SEGQ, against=PEER, at_least=2.5),),
+    ),
+    Transfer(
+        name="single-4x4",
+        title="put → get, one item at a time, 4 producers, 4 consumers, 100 B",
+        payload=SMALL,
+        producers=4,
+        consumers=4,
+        entrants=(segq, peer),
+        items=lambda scale: scale.single,
+        targets=(Target(metric="rate", of=SEGQ, against=PEER, at_least=2),),
+    ),
+    Transfer(
+        name="batch",
+        title="put_many(1000) → get_many(1000), against single items, 100 B",
+        payload=SMALL,
+        entrants=(Entrant(label=SEGQ, adapter=SEGQ, settings=RAW, mode="batch", items=lambda scale: scale.batch), peer),
+        items=lambda scale: scale.single,
+        targets=(Target(metric="rate", of=SEGQ, against=PEER, at_least=5),),
+    ),
+    Latency(
+        name="latency",
+        title="from put to a waiting get, one item a millisecond, 100 B",
+        payload=SMALL,
+        entrants=(segq, peer),
+        targets=(
+            Target(metric="p50", of=SEGQ, against=PEER, at_most=1.2),
+            Target(metric="p99", of=SEGQ, against=PEER, at_most=1.2),
+        ),
+    ),
+    Ceiling(
+        name="large",
+        title="put → get of 1 MiB items, against plain writes of the same bytes",
+        payload=LARGE,
+        entrants=(segq, Entrant(label=PLAIN, adapter=PLAIN, mode="write only"), peer),
+        items=lambda scale: scale.large,
+        targets=(
+            Target(metric="bandwidth", of=SEGQ, against=PLAIN, at_least=0.6),
+            Target(metric="written_ratio", of=SEGQ, at_most=1.15),
+        ),
+    ),
+    Backlog(
+        name="backlog",
+        title="all put, then all taken, 100 B",
+        payload=SMALL,
+        entrants=(
+            Entrant(label="segq, short", adapter=SEGQ, settings=RAW, mode="many", items=lambda scale: scale.backlog_small),
+            Entrant(label="segq, long", adapter=SEGQ, settings=RAW, items=lambda scale: scale.backlog_large),
+        ),
+        targets=(
+            Target(metric="put_rate", of="segq, long", against="segq, short", at_least=0.85),
+            Target(metric="get_rate", of="segq, long", against="segq, short", at_least=0.85),
+            Target(metric="consumer_peak", of="segq, long", at_most=100),
+        ),
+    ),
+    Transfer(
+        name="acked",
+        title="put → receive and ack of each, 100 B",
+        payload=SMALL,
+        entrants=(Entrant(label=SEGQ, adapter=SEGQ, settings=RAW, mode="acked"), peer),
+        items=lambda scale: scale.single,
+        targets=(Target(metric="rate", of=SEGQ, against=PEER, at_least=2),),
+    ),
+    Transfer(
+        name="capacity",
+        title="put → get with a capacity set and far from full, 100 B",
+        payload=SMALL,
+        entrants=(
+            Entrant(label="segq, bounded", adapter=SEGQ, settings=Settings(serializer="raw", capacity=FAR_FROM_FULL)),
+            segq,
+        ),
+        items=lambda scale: scale.single,
+        targets=(Target(metric="rate", of="segq, bounded", against=SEGQ, at_least=0.85),),
+    ),
+    Transfer(
+        name="dicts",
+        title="put → get of small dicts, each with its default serializer",
+        payload=DictPayload(),
+        entrants=(Entrant(label=SEGQ, adapter=SEGQ), peer),
+        items=lambda scale: scale.single,
+        targets=(Target(metric="rate", of=SEGQ, against=PEER, at_least=2),),
+    ),
+    Idle(
+        name="idle",
+        title="consumers waiting on an empty queue",
+        entrants=(segq, peer),
+        targets=(Target(metric="idle_cpu", of=SEGQ, at_most=1),),
+    ),
+)
+
+WORKLOADS = {workload.name: workload for workload in _programme}

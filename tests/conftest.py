@@ -1,0 +1,21 @@
+"""Makes `tests` importable (`accounts`, `cli_command`) from the directories below it, and ends each queue's test with `check`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import segq
+
+
+@pytest.fixture
+def queue_path(tmp_path: Path) -> Iterator[str]:
+    """Where a test may create a queue. If there is one when the test is over, nothing may be wrong with it."""
+    path = str(tmp_path / "queue")
+    yield path
+    if os.path.lexists(os.path.join(path, "queue.json")):
+        report = segq.check(path)
+        assert report.ok, report.problems

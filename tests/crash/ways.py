@@ -1,0 +1,63 @@
+"""For each fault point, the workloads that lead there, and how often they come by before they are killed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from segq.failpoints import POINTS
+
+SMALL = {"segment_items": 20}
+LIMITED = {"capacity": 100_000, "max_bytes": 1 << 30}
+POWER = {"durability": "power"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Way:
+    """A workload that reaches a point at least `times`, on a queue with these settings.
+
+    `filled`: what a consumer finds: items put by a handle that is closed ("sealed") or still open ("live").
+    """
+
+    workload: str
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    times: tuple[int, ...] = (1, 2, 3)
+    filled: str = ""
+
+    def __str__(self) -> str:
+        return "-".join(filter(None, [self.workload, self.filled, *sorted(self.settings)]))
+
+
+def _consuming(workload: str, times: tuple[int, ...], **settings: Any) -> list[Way]:
+    return [
+        Way(workload, settings, times, filled="live"),
+        Way(workload, SMALL | settings, times, filled="sealed"),
+        Way(workload, SMALL | settings, times, filled="live"),
+    ]
+
+
+PUTTING = [Way("puts"), Way("puts", LIMITED, (2, 1)), Way("opens", SMALL, (4,)), Way("rolls", SMALL, (20, 21))]
+TURNING = [Way("turns"), Way("turns", LIMITED, (2, 1))]
+BLOCKS = [Way("blocks"), Way("puts", POWER, (8, 1)), Way("blocks", LIMITED, (2,)), Way("opens", {}, (2, 1))]
+CREATING = [Way("rolls", SMALL), Way("rolls", SMALL | LIMITED, (2,))]
+SEALING = [Way("rolls", SMALL), Way("opens", {}, (1, 2)), Way("rolls", SMALL | POWER, (1,)), Way("mixed", SMALL, (1, 2))]
+TAKING = _consuming("gets", (1, 3)) + _consuming("receives", (4, 1)) + _consuming("receives", (2,), lease=60.0)[:1]
+GETTING = _consuming("gets", (1, 3)) + _consuming("gets", (2,), lease=60.0)[:1]
+HANDING = _consuming("receives", (1, 3)) + _consuming("receives", (2,), lease=60.0)[:1]
+RETIRING = [Way("gets", SMALL, (1, 2), filled="sealed"), Way("receives", SMALL, (1,), filled="sealed")]
+
+WAYS: dict[str, list[Way]] = {
+    **dict.fromkeys(("put.begun", "put.payload", "put.published"), PUTTING),
+    **dict.fromkeys(("turn.begun", "turn.flushed", "turn.turned"), TURNING),
+    **dict.fromkeys(("block.begun", "block.written", "block.published"), BLOCKS),
+    **dict.fromkeys(("create.named", "create.ledger"), CREATING),
+    **dict.fromkeys(("create.batch", "create.rocksdb"), [Way("rolls", SMALL), Way("opens", {}, (2,)), Way("blocks", {}, (1,))]),
+    **dict.fromkeys(("seal.begun", "seal.flushed", "seal.closed", "seal.marked", "seal.renamed", "seal.tidied"), SEALING),
+    "resume.renamed": [Way("opens"), Way("opens", POWER, (1,))],
+    **dict.fromkeys(("claim.marked", "claim.moved"), TAKING),
+    "claim.chosen": [Way("gets", SMALL, (1, 2, 3), filled="sealed")],
+    **dict.fromkeys(("get.taken", "get.done"), GETTING),
+    **dict.fromkeys(("receive.handed", "ack.begun", "ack.done", "nack.begun", "nack.done"), HANDING),
+    **dict.fromkeys(("retire.begun", "retire.renamed", "retire.deleted"), RETIRING),
+}
+RESCUES = sorted(point for point in POINTS if point.startswith("rescue."))

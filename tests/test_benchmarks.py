@@ -1,0 +1,316 @@
+"""The benchmark harness: it runs end to end, its accounts are honest, its JSON has the promised shape.
+
+How fast anything is, is never asserted here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from array import array
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+pytest.importorskip("rich", reason="the benchmarks draw their tables with rich")
+
+from benchmarks import account, payload, sample, target
+from benchmarks.__main__ import main
+from benchmarks.adapters import Settings, UnavailableError, adapter_named
+from benchmarks.crew import CONTEXT, Crew, StartLine, WorkerError
+from benchmarks.payload import STOP, BytesPayload, DictPayload
+from benchmarks.report import closing, detail
+from benchmarks.runner import Outcome, Runner
+from benchmarks.scale import SCALES
+from benchmarks.target import Target
+from benchmarks.workloads import WORKLOADS, Arena, Entrant, Repetition
+from benchmarks.workloads.transfer import Transfer
+
+TINY = SCALES["tiny"]
+
+
+def _segq_is_here() -> bool:
+    try:
+        adapter_named("segq")
+    except UnavailableError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The JSON of one tiny run of the whole programme, which parallel test processes share."""
+    # Below xdist each process has a directory of its own beside those of the others.
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    path = shared / "benchmarks" / "deep" / "run.json"
+    with FileLock(shared / "benchmarks.lock"):
+        if not path.exists():
+            ground = shared / "benchmarks"
+            ground.mkdir()
+            main(["--scale", "tiny", "--dir", str(ground), "--json", str(path)])
+            # Every repetition has taken its directory away with it.
+            assert [entry.name for entry in ground.iterdir()] == ["deep"]
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def test_a_run_records_the_machine_the_scale_and_every_workload(record: dict[str, Any]) -> None:
+    assert record["format"] == 1
+    failures = [each["failed"] for workload in record["workloads"].values() for each in workload["entrants"].values()]
+    assert not any(failures), failures
+    assert record["failed"] is False
+    assert record["scale"]["name"] == "tiny"
+    assert record["machine"]["cores"] >= 1
+    assert list(record["workloads"]) == list(WORKLOADS)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_entrant_has_raw_repetitions_with_a_summary_of_them(record: dict[str, Any], name: str) -> None:
+    workload = WORKLOADS[name]
+    entrants = record["workloads"][name]["entrants"]
+    assert list(entrants) == [entrant.label for entrant in workload.entrants]
+    for entrant in entrants.values():
+        if entrant["skipped"]:
+            assert not _segq_is_here()
+            continue
+        assert entrant["survives"]
+        (repetition,) = entrant["repetitions"]
+        for metric, value in repetition["metrics"].items():
+            assert entrant["summary"][metric] == {"median": value, "low": value, "high": value, "repetitions": 1}
+
+
+@pytest.mark.parametrize("name", [name for name, each in WORKLOADS.items() if isinstance(each, Transfer)])
+def test_every_item_of_a_transfer_is_accounted_for(record: dict[str, Any], name: str) -> None:
+    for entrant in record["workloads"][name]["entrants"].values():
+        for repetition in entrant["repetitions"]:
+            counts = repetition["account"]
+            assert counts["put"] > 0
+            if entrant["mode"] != "write only":
+                assert counts["got"] == counts["put"]
+                assert not any(counts[kind] for kind in ("missing", "twice", "invented", "disordered"))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_target_carries_its_bound_and_a_verdict_if_it_could_be_measured(record: dict[str, Any], name: str) -> None:
+    targets = record["workloads"][name]["targets"]
+    assert len(targets) == len(WORKLOADS[name].targets)
+    for each in targets:
+        assert (each["at_least"] is None) != (each["at_most"] is None)
+        if each["value"] is None:
+            assert each["met"] is each["missed_by"] is None
+        else:
+            assert each["met"] == (each["missed_by"] == 0)
+
+
+def test_only_runs_the_workloads_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.json"
+    status = main(["--scale", "tiny", "--only", "latency", "--repetitions", "2", "--dir", str(tmp_path), "--json", str(path)])
+    assert status == 0
+    workloads = json.loads(path.read_text())["workloads"]
+    assert list(workloads) == ["latency"]
+    assert len(workloads["latency"]["entrants"]["multiprocessing.Queue"]["repetitions"]) == 2
+    assert "Targets" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--only", "nothing"], ["--repetitions", "0"], ["--dir", "/nowhere"], ["--scale", "huge"]]
+)
+def test_nonsense_on_the_command_line_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        main(arguments)
+    assert refusal.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_list_names_the_workloads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in WORKLOADS)
+
+
+def _taken(*sequences: int, producer: int = 0) -> dict[int, array[int]]:
+    return {producer: array("I", sequences)}
+
+
+@pytest.mark.parametrize(
+    ("harvests", "fault"),
+    [
+        ([_taken(0, 1)], "missing"),
+        ([_taken(0, 1, 2, 2)], "twice"),
+        ([_taken(0, 1), _taken(1, 2)], "twice"),
+        ([_taken(0, 1, 2, 3)], "invented"),
+        ([_taken(0, 1, 2) | _taken(0, producer=7)], "invented"),
+        ([_taken(0, 2, 1)], "disordered"),
+    ],
+)
+def test_an_account_that_does_not_close_is_refused(harvests: list[account.Harvest], fault: str) -> None:
+    drawn_up = account.settle({0: 3}, harvests)
+    assert getattr(drawn_up, fault) > 0
+    with pytest.raises(account.AccountError, match=fault):
+        drawn_up.demand()
+
+
+def test_an_account_closes_when_consumers_share_everything_between_them() -> None:
+    drawn_up = account.settle({0: 2, 1: 2}, [_taken(1) | _taken(0, producer=1), _taken(0) | _taken(1, producer=1)])
+    assert drawn_up.demand().got == 4
+
+
+@pytest.mark.parametrize("kind", [BytesPayload(100), BytesPayload(1 << 16), DictPayload()])
+def test_an_item_says_whose_it_is(kind: payload.Payload) -> None:
+    items = kind.make(3, 10, 5)
+    assert [kind.identify(item) for item in items] == [(3, sequence) for sequence in range(10, 15)]
+
+
+@pytest.mark.parametrize("damaged", [b"", STOP, b"x" * 100, BytesPayload(101).make(0, 0, 1)[0], "text", None])
+def test_an_item_that_is_not_as_it_was_made_is_refused(damaged: object) -> None:
+    with pytest.raises(ValueError, match="not an item"):
+        BytesPayload(100).identify(damaged)
+
+
+class _Forgetful:
+    """A contestant that drops one item, as a broken queue would."""
+
+    name = "forgetful"
+    version = "0"
+    survives = "nothing"
+
+    def prepare(self, *arguments: Any) -> Any:
+        return _ForgetfulTicket(adapter_named("multiprocessing.Queue").prepare(*arguments))
+
+
+class _ForgetfulTicket:
+    def __init__(self, ticket: Any) -> None:
+        self.ticket = ticket
+
+    def open(self) -> Any:
+        from dataclasses import replace
+
+        handle = self.ticket.open()
+        forgotten = BytesPayload(100).make(0, 7, 1)[0]
+        return replace(handle, put=lambda item: None if item == forgotten else handle.put(item))
+
+
+def test_a_contestant_that_loses_an_item_fails_and_the_others_still_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.workloads import contract
+
+    monkeypatch.setattr(contract, "adapter_named", lambda name: _Forgetful() if name == "forgetful" else adapter_named(name))
+    monkeypatch.setattr("benchmarks.runner.adapter_named", contract.adapter_named)
+    workload = Transfer(
+        name="single",
+        title="with a loser",
+        payload=BytesPayload(100),
+        entrants=(
+            Entrant(label="forgetful", adapter="forgetful"),
+            Entrant(label="multiprocessing.Queue", adapter="multiprocessing.Queue"),
+        ),
+        targets=(Target(metric="rate", of="forgetful", against="multiprocessing.Queue", at_least=1),),
+        items=lambda scale: scale.single,
+    )
+    outcome = Runner(scale=TINY, directory=tmp_path).run(workload, lambda _what: None)
+    assert "'missing': 1" in outcome.failed["forgetful"]
+    assert len(outcome.repetitions["multiprocessing.Queue"]) == 1
+    assert outcome.verdicts[0][1] is None
+
+
+def _raise(_line: StartLine) -> None:
+    raise ArithmeticError("on purpose")
+
+
+def _cross(line: StartLine) -> int:
+    return line.cross()
+
+
+def _die(_line: StartLine) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_raises_is_reported_with_its_traceback_and_not_its_companions() -> None:
+    with Crew(2, patience=30) as crew:
+        waiting = crew.start("waiting", _cross)
+        crew.start("raising", _raise)
+        with pytest.raises(WorkerError, match=r"(?s)raising.*_raise.*on purpose"):
+            crew.result(waiting)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX only")
+def test_a_worker_that_dies_is_reported() -> None:
+    with Crew(1, patience=30) as crew, pytest.raises(WorkerError, match="died with exit code -9"):
+        crew.result(crew.start("dying", _die))
+
+
+def test_a_crew_that_is_stuck_is_ended_when_patience_is() -> None:
+    with Crew(3, patience=1) as crew:
+        worker = crew.start("waiting", _cross)
+        with pytest.raises(WorkerError):
+            crew.result(worker)
+        process = worker.process
+    with pytest.raises(ValueError, match="closed"):
+        process.is_alive()
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100)])
+def test_a_percentile_is_the_nearest_rank(share: float, expected: int) -> None:
+    assert sample.percentile(range(1, 101), share) == expected
+
+
+def _summary(value: float) -> sample.Summary:
+    return sample.Summary.of([value])
+
+
+@pytest.mark.parametrize(
+    ("bound", "own", "other", "met", "text"),
+    [
+        ({"at_least": 2.5}, 300, 100, True, "met"),
+        ({"at_least": 2.5}, 200, 100, False, "missed by 20%"),
+        ({"at_most": 1.2}, 110, 100, True, "met"),
+        ({"at_most": 1.2}, 180, 100, False, "missed by 50%"),
+    ],
+)
+def test_a_target_is_judged_by_the_ratio_of_medians(
+    bound: dict[str, float], own: float, other: float, met: bool, text: str
+) -> None:
+    bounded = Target(metric="rate", of="a", against="b", **bound)
+    verdict = bounded.judge({"a": {"rate": _summary(own)}, "b": {"rate": _summary(other)}})
+    assert verdict is not None
+    assert (verdict.met, verdict.text()) == (met, text)
+
+
+def test_a_target_without_both_sides_has_no_verdict() -> None:
+    bounded = Target(metric="rate", of="a", against="b", at_least=1)
+    assert bounded.judge({"a": {"rate": _summary(1)}}) is None
+    assert bounded.judge({"a": {"rate": _summary(1)}, "b": {"rate": _summary(0)}}) is None
+
+
+def test_a_target_has_one_bound() -> None:
+    with pytest.raises(ValueError, match="a least or a most"):
+        Target(metric="rate", of="a")
+
+
+def test_tables_can_be_drawn_of_failures_and_of_nothing() -> None:
+    outcome = Outcome(workload=WORKLOADS["single"], failed={"segq": "[boom]"}, skipped={"multiprocessing.Queue": "x"})
+    assert detail(outcome).row_count == 2
+    assert closing([outcome]).row_count == 1
+    outcome.repetitions["segq"] = [Repetition(metrics={"rate": 1.0}), Repetition(metrics={"rate": 3.0})]
+    assert outcome.summaries["segq"]["rate"].median == 2.0
+    assert detail(outcome).row_count == 2
+
+
+def test_a_bounded_queue_can_be_asked_for(tmp_path: Path) -> None:
+    ticket = adapter_named("multiprocessing.Queue").prepare(CONTEXT, tmp_path, Settings(capacity=1))
+    handle = ticket.open()
+    handle.put(b"a")
+    handle.close()
+
+
+def test_a_workload_runs_in_an_arena_of_its_own(tmp_path: Path) -> None:
+    entrant = next(each for each in WORKLOADS["single"].entrants if each.adapter == "multiprocessing.Queue")
+    repetition = WORKLOADS["single"].run(entrant, Arena(directory=tmp_path, scale=TINY))
+    assert repetition.metrics["rate"] > 0
+    assert target.Verdict(target=Target(metric="rate", of="a", at_least=1), value=2).met

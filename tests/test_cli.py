@@ -1,0 +1,106 @@
+"""The command as a whole, and the verbs for upkeep: help, exit codes, stats, check, purge, rm."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_command import environment, segq, started
+
+import segq as library
+
+VERBS = ["put", "get", "work", "stats", "peek", "purge", "check", "rm", "demo"]
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Path:
+    path = tmp_path / "queue"
+    with library.Queue(path, capacity=1000) as target:
+        target.put_many(["a", "b", "c"])
+    return path
+
+
+def test_help_names_every_verb_and_the_exit_codes() -> None:
+    shown = segq("--help").stdout.decode()
+    assert all(f"\n  {verb} " in shown for verb in VERBS)
+    assert "Exit codes" in shown
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    ended = segq(verb, "--help")
+    assert ended.returncode == 0
+    assert ended.stdout.startswith(f"Usage: segq {verb} ".encode())
+
+
+def test_help_imports_no_verb_and_no_rich() -> None:
+    code = (
+        "import sys\nfrom segq.cli.program import run\nassert run(['--help']) == 0\n"
+        "sys.exit(' '.join(n for n in sys.modules if n == 'rich' or n.startswith(('segq.cli.put', 'segq.cli.demo'))))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=environment())
+    assert ended.stderr == b"\n"
+
+
+def test_an_unknown_verb_is_wrong_usage() -> None:
+    ended = segq("putt")
+    assert ended.returncode == 2
+    assert b"No such command 'putt'" in ended.stderr
+
+
+def test_stats_shows_what_is_stored_and_who_has_the_queue_open(queue: Path, tmp_path: Path) -> None:
+    script = f"echo held; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done"
+    with started("get", queue, "--max", "1", "--ack-after", "--", "sh", "-c", script) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        shown = segq("stats", queue).stdout.decode()
+        (tmp_path / "go").touch()
+        assert holder.wait() == 0
+    rows = {line.split("  ")[0].strip(): line for line in shown.splitlines() if line}
+    assert "3 items" in rows["stored"]
+    assert "1,000 items" in rows["capacity"]
+    assert str(holder.pid) in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_stats_as_json_is_one_object(queue: Path) -> None:
+    stats = json.loads(segq("stats", queue, "--json").stdout)
+    assert (stats["items"], stats["waiting"], stats["claimed"], stats["capacity"]) == (3, 3, 0, 1000)
+    assert stats["segments"].keys() == {"loading", "ready", "chosen"}
+
+
+def test_check_of_a_sound_queue_exits_with_0(queue: Path) -> None:
+    ended = segq("check", queue)
+    assert (ended.returncode, ended.stdout) == (0, b"no problems\n")
+    assert json.loads(segq("check", queue, "--json").stdout) == {"queue": str(queue), "ok": True, "problems": []}
+
+
+def test_purge_asks_first_and_throws_away_what_waits(queue: Path) -> None:
+    refused = segq("purge", queue, stdin=b"n\n")
+    assert refused.returncode == 1
+    assert b"3 items" in refused.stderr
+    assert segq("peek", queue).stdout == b"a\n"
+    ended = segq("purge", queue, "--yes")
+    assert (ended.returncode, ended.stdout) == (0, b"3 items thrown away\n")
+    assert segq("peek", queue).returncode == 3
+
+
+def test_rm_asks_first_and_removes_the_directory(queue: Path) -> None:
+    assert segq("rm", queue, stdin=b"n\n").returncode == 1
+    assert queue.exists()
+    assert segq("rm", queue, stdin=b"y\n").returncode == 0
+    assert not queue.exists()
+
+
+@pytest.mark.parametrize("verb", ["get", "peek", "stats", "purge", "check", "rm", "work"])
+def test_a_directory_that_is_no_queue_is_refused_and_left_alone(tmp_path: Path, verb: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("thesis")
+    more = ["--yes"] if verb in ("purge", "rm") else ["--", "true"] if verb == "work" else []
+    ended = segq(verb, tmp_path, *more)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(b"segq: error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]

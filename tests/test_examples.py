@@ -1,0 +1,57 @@
+"""The examples run as their docstrings say, end by themselves and show what they promise."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from cli_command import PATIENCE, ROOT, environment
+
+EXAMPLES = ROOT / "examples"
+
+
+def run(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=PATIENCE, env=environment()).stdout
+
+
+def test_every_example_has_a_test_and_says_how_to_run_it() -> None:
+    tested = {"worker_pool.py", "producer.py", "consumer.py", "crash_safe_receive.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+    for name in tested - {"consumer.py"}:
+        assert f"python examples/{name}" in (EXAMPLES / name).read_text()
+
+
+def test_the_worker_pool_finds_what_a_single_process_finds() -> None:
+    shown = run("worker_pool.py")
+    pool = re.search(r"200 answers, in all (\d+) primes", shown)
+    alone = re.search(r"one process finds (\d+)", shown)
+    assert pool is not None
+    assert alone is not None
+    assert pool[1] == alone[1]
+
+
+def test_the_consumer_gets_live_what_the_producer_puts(tmp_path: Path) -> None:
+    path = tmp_path / "readings"
+    consumer = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "consumer.py"), str(path)], stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    with consumer:
+        run("producer.py", path)
+        out, _ = consumer.communicate(timeout=PATIENCE)
+    assert [int(number) for number in re.findall(r"got reading (\d+)", out)] == list(range(1, 21))
+    assert out.endswith("that was all: 20 of 20 readings taken\n")
+
+
+def test_the_consumer_finds_what_an_earlier_producer_left(tmp_path: Path) -> None:
+    run("producer.py", tmp_path / "readings")
+    assert run("consumer.py", tmp_path / "readings").endswith("that was all: 20 of 20 readings taken\n")
+
+
+def test_the_order_of_a_killed_process_comes_back() -> None:
+    shown = run("crash_safe_receive.py").splitlines()
+    assert shown[0] == "the child works on 'order 4711', delivery 1"
+    assert re.fullmatch(r"'order 4711' came back after \d+\.\d s, delivery 2", shown[2])
+    assert shown[-2:] == ["'order 4711' is done now, delivery 3", "orders left: 0"]
