@@ -12,10 +12,10 @@ import mmap
 
 from segq import format as fmt
 from segq.errors import DamagedError
-from segq.format import HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, RUN, HalfWord, Runs
+from segq.format import END_MASK, HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, IS_REFERENCE, RUN, HalfWord, Runs
 from segq.fs import MappedFile, rename, storage_errors, unlink
 
-_SEQUENCE, _FIRST, _END, _RUNS = (int(word) for word in HalfWord)
+_SEQUENCE, _FIRST, _END, _RUNS, _REFERENCES = (int(word) for word in HalfWord)
 
 
 class BatchWriter:
@@ -49,6 +49,7 @@ class BatchWriter:
         words[at + _FIRST] = first
         words[at + _END] = 0
         words[at + _RUNS] = 0
+        words[at + _REFERENCES] = 0
         words[at + _SEQUENCE] = (sequence | 1) + 1
         self.first, self.count, self.end, self.runs = first, 0, 0, 0
         self.payload = self._payloads[half]
@@ -64,6 +65,10 @@ class BatchWriter:
         self.runs += 1
         self._words[half // 8 + _RUNS] = self.runs
         return True
+
+    def has_references(self) -> None:
+        """Says that ends may be marked from now on; before the first such item is published."""
+        self._words[self._current * HALF_SIZE // 8 + _REFERENCES] = 1
 
     def close_half(self) -> None:
         """Says where the current half ends, so that what follows is not looked for in it; an empty one is withdrawn."""
@@ -81,6 +86,7 @@ class BatchWriter:
             bytes(view[ends_at : ends_at + 4 * self.count]),
             bytes(view[runs_at : runs_at + RUN.size * self.runs]),
             self.payload[: self.end],
+            references=self._words[half // 8 + _REFERENCES] != 0,
         )
 
     def close(self) -> None:
@@ -100,8 +106,9 @@ class BatchReader:
         self._ends = [self._view[start : start + 4 * HALF_ITEMS].cast("I") for start in starts]
         self._file.close()
 
-    def read(self, begin: int, end: int, published: int) -> tuple[list[bytes], Runs] | None:
-        """The items begin … (up to end-1, as many as the half holds) with their runs, or None if they are not here.
+    def read(self, begin: int, end: int, published: int) -> tuple[list[bytes], Runs, bool] | None:
+        """The items begin … (up to end-1, as many as the half holds) with their runs, and whether references are among
+        them; None if they are not here.
 
         `published` is the ledger's word, read before the items were claimed.
         """
@@ -118,8 +125,9 @@ class BatchReader:
             high = min(high, HALF_ITEMS)
             ends = self._ends[half > 0]
             bounds = ends[low:high].tolist()
-            start = ends[low - 1] if low else 0
-            payload_at, last = half + fmt.PAYLOAD_AT, bounds[-1]
+            start = ends[low - 1] & END_MASK if low else 0
+            references = words[at + _REFERENCES]
+            payload_at, last = half + fmt.PAYLOAD_AT, bounds[-1] & END_MASK
             if not start <= last <= HALF_BYTES:
                 continue
             data = bytes(view[payload_at + start : payload_at + last])
@@ -129,11 +137,21 @@ class BatchReader:
             noted = bytes(view[runs_at + RUN.size * skip : runs_at + RUN.size * runs])
             if words[at] != sequence:
                 continue
+            if references:
+                return (
+                    fmt.marked(data, 0, 0, [((bound & END_MASK) - start) | (bound & IS_REFERENCE) for bound in bounds]),
+                    (
+                        begin,
+                        first,
+                        noted,
+                    ),
+                    True,
+                )
             if start:
                 bounds = [bound - start for bound in bounds]
             if high - low == 1:
-                return [data], (begin, first, noted)
-            return fmt.slices(data, 0, bounds), (begin, first, noted)
+                return [data], (begin, first, noted), False
+            return fmt.slices(data, 0, bounds), (begin, first, noted), False
         return None
 
     def end_at(self, published: int) -> None:
@@ -148,24 +166,28 @@ class BatchReader:
         halves = (0, HALF_SIZE // 8)
         return any(not words[at] & 1 and not words[at + _END] and words[at + _FIRST] < published for at in halves)
 
-    def unflushed(self, flushed: int, published: int) -> list[tuple[int, bytes]]:
-        """(first, block) for what no block holds yet; for the rescuer, who knows that nobody writes any more."""
+    def unflushed(self, flushed: int, published: int, *, open_only: bool) -> list[tuple[int, bytes]]:
+        """(first, block) for what no block holds yet; for the rescuer, who knows that nobody writes any more.
+
+        `open_only`: a half that was closed was written (or all its items were done); else the halves may be older or newer
+        than RocksDB's log, which ends at `flushed`.
+        """
         found = []
         for half in (0, HALF_SIZE):
             at = half >> 3
             first = self._words[at + _FIRST]
             stop = min(self._words[at + _END] or published, published)
-            if self._words[at] & 1 or stop <= first or first < flushed:
+            if self._words[at] & 1 or stop <= first or (self._words[at + _END] if open_only else first < flushed):
                 continue
             count = stop - first
             if count > HALF_ITEMS:
                 raise DamagedError(f"open batch with {count} items in a half of {HALF_ITEMS}")
             ends = bytes(self._view[half + fmt.ENDS_AT : half + fmt.ENDS_AT + 4 * count])
-            last = int.from_bytes(ends[-4:], "little")
+            last = int.from_bytes(ends[-4:], "little") & END_MASK
             if last > HALF_BYTES:
                 raise DamagedError(f"open batch whose payload ends at {last} of {HALF_BYTES}")
             runs = min(self._words[at + _RUNS], HALF_RUNS)
             noted = bytes(self._view[half + fmt.RUNS_AT : half + fmt.RUNS_AT + RUN.size * runs])
             payload = bytes(self._view[half + fmt.PAYLOAD_AT : half + fmt.PAYLOAD_AT + last])
-            found.append((first, fmt.join_block(ends, noted, payload)))
+            found.append((first, fmt.join_block(ends, noted, payload, references=self._words[at + _REFERENCES] != 0)))
         return sorted(found)

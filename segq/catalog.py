@@ -15,7 +15,7 @@ import uuid
 
 from segq import format as fmt
 from segq import fs
-from segq.errors import DamagedError, NotAQueueError
+from segq.errors import DamagedError, NotAQueueError, StorageError
 from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, LedgerFlag, SegmentName, State
 from segq.index import Index
@@ -157,11 +157,11 @@ class Catalog:
                     )
                     if roomy and ledger.epoch == epoch:
                         ledger.adopt(slot, epoch)
+                        self._tidy(name)
                         loading = self._move(name, State.LOADING)
                         if ARMED:
                             reach("resume.renamed")
                         if loading is not None:
-                            fs.unlink(os.path.join(self.path(loading), fmt.BATCH_FILE))
                             ledger.unseal()
                             return Loading(loading, self.path(loading), ledger, resumed=True)
                 ledger.close()
@@ -189,7 +189,7 @@ class Catalog:
             if ARMED:
                 reach("seal.renamed")
             if sealed is not None and target is not State.REMOVED:
-                fs.unlink(os.path.join(self.path(sealed), fmt.BATCH_FILE))
+                self._tidy(sealed)
                 log.debug("sealed %s", sealed, extra={"segment": str(sealed), "items": ledger.published})
             if ARMED:
                 reach("seal.tidied")
@@ -197,6 +197,14 @@ class Catalog:
             fs.remove_tree(self.path(name.in_state(State.REMOVED)))
             return None
         return sealed
+
+    def _tidy(self, name: SegmentName) -> None:
+        """Removes the open batch, all of which is in RocksDB. Nobody reads it under a sealed name, so a failure is no harm:
+        the renaming is done by then and its caller must go by that."""
+        try:
+            fs.unlink(os.path.join(self.path(name), fmt.BATCH_FILE))
+        except StorageError as error:
+            log.warning("%s: its open batch cannot be removed: %s", name, error, extra={"segment": str(name)})
 
     def choose(self, name: SegmentName, ledger: Ledger) -> None:
         """A ready segment becomes chosen, before the first claim in it."""
@@ -253,10 +261,15 @@ class Catalog:
             raise AssertionError(f"no step from {name.state} to {target}")
         moved = name.in_state(target)
         try:
-            fs.rename(self.path(name), self.path(moved), durable=self._durable)
+            fs.rename(self.path(name), self.path(moved))
         except FileNotFoundError:
             return None
         self.index.changed()
+        if self._durable:
+            try:
+                fs.sync_directory(self.queue)
+            except StorageError as error:  # the step is done; if power fails now, the old name is as good: it is done again
+                log.warning("%s: its new name may not survive loss of power: %s", moved, error)
         return moved
 
     def _stamp(self) -> int:

@@ -8,14 +8,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from segq.format import Runs, SegmentName, put_time
+from segq.format import IndexWord, Runs, SegmentName, put_time
 from segq.index import Index
 from segq.ledger import Ledger, monotonic_deadline
 from segq.process import Owner
 from segq.settings import positive_seconds
 
+_ROOM_SLEEPERS = int(IndexWord.ROOM_SLEEPERS)
 AHEAD_SECONDS = 0.002  # a consumer claims about this much work at a time: a slow one must not hoard what others could do
 MOST_AT_ONCE = 4096
+AHEAD_BYTES = 4 << 20  # bounds the memory that what is claimed ahead takes
 _NONE_LEFT: deque[tuple[int, Any]] = deque(maxlen=0)
 _GROWTH = 8  # at most so many times the last claim, so that one quick item does not make the next claim a large one
 
@@ -23,14 +25,14 @@ _GROWTH = 8  # at most so many times the last claim, so that one quick item does
 class Claimant:
     """In whose name items are claimed: what all claims of one consumer have in common."""
 
-    __slots__ = ("closed", "index", "lease", "on_settled", "owner", "slot")
+    __slots__ = ("closed", "index", "lease", "on_settled", "owner", "slot", "words")
 
     def __init__(
         self, owner: Owner, index: Index, lease: float | None, on_settled: weakref.WeakMethod[Callable[[SegmentName], None]]
     ) -> None:
         self.owner = owner  # alive as long as a message is out, even if its handle was dropped
         self.slot, self.index, self.lease = owner.slot, index, lease
-        self.on_settled = on_settled
+        self.on_settled, self.words = on_settled, index.words
         self.closed = False
 
     def deadline(self) -> float:
@@ -92,7 +94,8 @@ class ClaimedItems:
         by = self.by
         if by.closed or not self.ledger.settle(i, by.slot, delivery):
             return False
-        by.index.room.ring()
+        if by.words[_ROOM_SLEEPERS]:
+            by.index.room.ring()
         self.unsettled -= 1
         if not self.unsettled and not self.left and self.ledger.sealed:
             on_settled = by.on_settled()
@@ -116,12 +119,17 @@ class ClaimedItems:
 class Pace:
     """How many items to claim: about `AHEAD_SECONDS` of this consumer's work, going by how long the last ones took."""
 
-    __slots__ = ("_count", "_fixed", "_per_item")
+    __slots__ = ("_count", "_fixed", "_most", "_per_item")
 
     def __init__(self, prefetch: int | None) -> None:
         self._fixed = prefetch
         self._count = 1
         self._per_item = AHEAD_SECONDS
+        self._most = MOST_AT_ONCE
+
+    def saw(self, size: int) -> None:
+        """An item of the last claim had this many bytes: large ones are not taken ahead in numbers."""
+        self._most = max(1, min(MOST_AT_ONCE, AHEAD_BYTES // (size or 1)))
 
     def took(self, seconds: float, items: int) -> None:
         """The consumer spent this long with the last claim, waiting excluded."""
@@ -132,5 +140,5 @@ class Pace:
     def count(self) -> int:
         if self._fixed is not None:
             return self._fixed
-        self._count = max(1, min(int(AHEAD_SECONDS / self._per_item), self._count * _GROWTH, MOST_AT_ONCE))
+        self._count = max(1, min(int(AHEAD_SECONDS / self._per_item), self._count * _GROWTH, self._most))
         return self._count

@@ -11,13 +11,14 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from segq import fs, rescue
+from segq.blob import DamagedItem
 from segq.catalog import Catalog
 from segq.claims import MOST_AT_ONCE, Claimant, ClaimedItems, Pace
-from segq.errors import ClosedError, DamagedError, Empty, ShutDown
+from segq.errors import ClosedError, DamagedError, Empty, ShutDown, StorageError
 from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, OwnerWord, SegmentName, State
 from segq.index import LOOK_AGAIN
@@ -34,6 +35,10 @@ _TURN_SECONDS = 0.25  # how long a consumer stays with one lineage while others 
 _READERS = 2  # segments whose RocksDB reader is kept open; each holds its segment (16 MiB) in memory
 LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
 _DONE_STATE = 2
+
+
+Run = tuple[ClaimedItems, int, list[Any], bool]
+"""Neighbours taken together: their claim, the index of the first, the values, whether they were offered to `get` before."""
 
 
 class Consumer:
@@ -91,16 +96,21 @@ class Consumer:
 
     def get_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Any]:
         found: list[Any] = []
-        words, gets_at = self._words, self._gets_at
-        for claimed, begin, values, offered in self._take_many(most, block, timeout):
-            if not offered:
-                self._gets_total += len(values)
-            words[gets_at] = max(words[gets_at], claimed.gets_offset + begin if offered else self._gets_total)
-            held = claimed.ledger.settle_claimed(begin, begin + len(values), self._slot)
-            found += values if held == len(values) else values[:held]
-        if found and self._words[_ROOM_SLEEPERS]:
+        while not found:
+            words, gets_at = self._words, self._gets_at
+            taken = self._take_many(most, block, timeout)
+            for claimed, begin, values, offered in taken:
+                if not offered:
+                    self._gets_total += len(values)
+                words[gets_at] = max(words[gets_at], claimed.gets_offset + begin if offered else self._gets_total)
+                held = claimed.ledger.settle_claimed(begin, begin + len(values), self._slot)
+                found += values if held == len(values) else values[:held]
+            with self._lock:
+                for claimed, *_ in taken:
+                    self._retire_if_over(claimed)
+        if self._words[_ROOM_SLEEPERS]:
             self._room.ring(len(found))
-        return found or self.get_many(most, block, timeout)
+        return found
 
     def receive(self, block: bool = True, timeout: float | None = None) -> Message:
         while True:
@@ -121,16 +131,17 @@ class Consumer:
 
     def receive_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Message]:
         messages: list[Message] = []
-        for claimed, begin, values, offered in self._take_many(most, block, timeout):
-            if offered:
-                claimed.gets_offset -= 1
-            for i, value in enumerate(values, begin):
-                delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
-                if delivery:
-                    claimed.unsettled += 1
-                    messages.append(Message(claimed, i, value, delivery))
+        while not messages:
+            for claimed, begin, values, offered in self._take_many(most, block, timeout):
+                if offered:
+                    claimed.gets_offset -= 1
+                for i, value in enumerate(values, begin):
+                    delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
+                    if delivery:
+                        claimed.unsettled += 1
+                        messages.append(Message(claimed, i, value, delivery))
         self._words[self._receives_at] += len(messages)
-        return messages or self.receive_many(most, block, timeout)
+        return messages
 
     def finished(self) -> None:
         """task_done. Raises ValueError if it was called more often than get."""
@@ -206,37 +217,42 @@ class Consumer:
                     return i, value, claimed
             self._wait(block, deadline)
 
-    def _take_many(self, most: int, block: bool, timeout: float | None) -> Iterator[tuple[ClaimedItems, int, list[Any], bool]]:
-        """Up to `most` items as runs of neighbours: claim, index of the first, values, whether they were offered to `get`.
-
-        Waits for the first.
-        The lock is held while the caller settles a run.
-        """
+    def _take_many(self, most: int, block: bool, timeout: float | None) -> list[Run]:
+        """Up to `most` items, claimed and not settled, as runs of neighbours; waits for the first."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        found = 0
+        runs: list[Run] = []
         while True:
-            with self._lock:
-                self._refuse_if_closed()
-                claimed = self._claimed
-                while found < most:  # what lies ready for `get` comes first; its threads go on taking from it meanwhile
-                    try:
-                        i, value = claimed.take()
-                    except IndexError:
-                        break
-                    found += 1
-                    yield claimed, i, [value], True
-                if found < most:
-                    self._finish(measured=False)
-                while found < most:
-                    fresh = self._claim_next(most - found)
-                    if fresh is None:
-                        break
-                    found += len(fresh.values)
-                    yield fresh, fresh.begin, fresh.values, False
-                    self._retire_if_over(fresh)
-            if found:
-                return
+            try:
+                with self._lock:
+                    self._refuse_if_closed()
+                    self._collect(runs, most)
+            except BaseException as error:
+                if runs and isinstance(error, StorageError):
+                    return runs  # the disk will say so again at the next call
+                for claimed, begin, values, _ in runs:
+                    claimed.ledger.give_back(begin, begin + len(values), self._slot)
+                raise
+            if runs:
+                return runs
             self._wait(block, deadline)
+
+    def _collect(self, runs: list[Run], most: int) -> None:
+        found, claimed = 0, self._claimed
+        while found < most:  # what lies ready for `get` comes first; its threads go on taking from it meanwhile
+            try:
+                i, value = claimed.take()
+            except IndexError:
+                break
+            runs.append((claimed, i, [value], True))
+            found += 1
+        if found < most:
+            self._finish(measured=False)
+        while found < most:
+            fresh = self._claim_next(most - found)
+            if fresh is None:
+                return
+            runs.append((fresh, fresh.begin, fresh.values, False))
+            found += len(fresh.values)
 
     def _finish(self, *, measured: bool = True) -> None:
         """The claimed items are all handed out: learn from how long they took, retire the segment if it is complete."""
@@ -249,7 +265,7 @@ class Consumer:
             self._retire_if_over(claimed)
 
     def _retire_if_over(self, claimed: ClaimedItems) -> None:
-        if claimed.ledger.sealed:
+        if claimed.end > claimed.begin and claimed.ledger.sealed:
             view = self._views.get(claimed.name.identity)
             if view is not None:
                 self._retire_if_complete(view)
@@ -331,6 +347,7 @@ class Consumer:
                 raise
             if len(values) != len(raw):
                 continue
+            self._pace.saw(len(raw[0]))
             claimed = ClaimedItems(self._by, view.name, view.ledger, begin, end, values, runs)
             if self._words[_SLEEPERS] and view.ledger.available():
                 self._index.items.ring()
@@ -375,6 +392,10 @@ class Consumer:
         while i < end:
             try:
                 view.read(i, i + 1)
+                i += 1
+            except DamagedItem:
+                ledger.bury(i, i + 1, self._slot)
+                log.error("%s: item %d cannot be read: %s", view.name, i, error)
                 i += 1
             except DamagedError:
                 stop = view.readable_from(i, ledger.published if ledger.sealed else end)

@@ -16,13 +16,16 @@ A *block* (a RocksDB value; its key is the index of its first item, 8 bytes big-
 
     0   magic   2s  b"SB"
     2   version u8
-    3   flags   u8   0
+    3   flags   u8   1: has references
     4   runs    u32  number of runs
     8   count   u32  number of items
     12  unused  u32
     16  ends    u32[count]   end of each item within the payload
         runs    (index u32, ttl u32, time u64)[runs]
         payload bytes
+
+Where a block has references, the top bit of an item's end says that the item is one: (offset u64, length u64, CRC-32 u32,
+unused u32) of its bytes in the file `blob`, where items larger than LARGE_BYTES are kept.
 
 A *run* says when the items from `index` (counted within the block) on were put, in milliseconds of the epoch, up to the
 next run; `ttl` is their time to live in milliseconds, 0 for none. Items put in the same millisecond share a run, so a
@@ -34,6 +37,7 @@ The *open batch* (file `batch`) is two halves, each::
     8       first    u64   index of its first item in the segment
     16      end      u64   0 while open; index behind its last item once closed
     24      runs     u64   number of runs
+    32      refs     u64   1: has references
     64      ends     u32[HALF_ITEMS]
     16384   runs     (index u32, ttl u32, time u64)[HALF_RUNS]
     32768   payload  HALF_BYTES
@@ -70,7 +74,7 @@ PAGE = 4096
 
 QUEUE_FILE, LOCK_FILE, INDEX_FILE = "queue.json", "queue.lock", "index"
 OWNERS_DIR, QUARANTINE_DIR, SCRATCH_SUFFIX = "owners", "quarantine", ".scratch"
-LEDGER_FILE, BATCH_FILE = "ledger", "batch"
+LEDGER_FILE, BATCH_FILE, BLOB_FILE = "ledger", "batch", "blob"
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -165,6 +169,18 @@ def decode_queue_file(data: bytes, path: str) -> tuple[str, str, Settings]:
 
 BLOCK_HEADER = struct.Struct("<2sBBIII")
 BLOCK_MAGIC, BLOCK_VERSION = b"SB", 1
+HAS_REFERENCES = 1
+REFERENCE = struct.Struct("<QQII")
+IS_REFERENCE, END_MASK = 1 << 31, (1 << 31) - 1
+LARGE_BYTES = 32 << 10  # from about 8 KiB on a write into `blob` costs less than the way through the batch and RocksDB
+
+
+class Reference(bytes):
+    """The place of a large item's bytes, in the place of the item."""
+
+    __slots__ = ()
+
+
 RUN = struct.Struct("<IIQ")
 Runs = tuple[int, int, bytes]
 """Runs as they lie on disk: (the item from which on they are meant, the item from which their indexes count, the bytes).
@@ -189,20 +205,22 @@ def block_key(first: int) -> bytes:
     return first.to_bytes(8, "big")
 
 
-def encode_block(items: Sequence[bytes], time_ms: int, ttl_ms: int = 0) -> bytes:
-    """A block of `items`, all put at `time_ms`."""
+def encode_block(items: Sequence[bytes], time_ms: int, ttl_ms: int = 0, *, references: bool = False) -> bytes:
+    """A block of `items`, all put at `time_ms`; `references`: some of them are `Reference`s."""
     ends = array("I", [0]) * len(items)
     end = 0
     for i, item in enumerate(items):
         end += len(item)
-        ends[i] = end
-    header = BLOCK_HEADER.pack(BLOCK_MAGIC, BLOCK_VERSION, 0, 1, len(items), 0)
+        ends[i] = end | IS_REFERENCE if references and type(item) is Reference else end
+    header = BLOCK_HEADER.pack(BLOCK_MAGIC, BLOCK_VERSION, HAS_REFERENCES if references else 0, 1, len(items), 0)
     return b"".join((header, ends.tobytes(), RUN.pack(0, ttl_ms, time_ms), *items))
 
 
-def join_block(ends: bytes, runs: bytes, payload: bytes) -> bytes:
+def join_block(ends: bytes, runs: bytes, payload: bytes, *, references: bool) -> bytes:
     """A block from arrays that have its layout already (the open batch's)."""
-    header = BLOCK_HEADER.pack(BLOCK_MAGIC, BLOCK_VERSION, 0, len(runs) // RUN.size, len(ends) // 4, 0)
+    header = BLOCK_HEADER.pack(
+        BLOCK_MAGIC, BLOCK_VERSION, HAS_REFERENCES if references else 0, len(runs) // RUN.size, len(ends) // 4, 0
+    )
     return b"".join((header, ends, runs, payload))
 
 
@@ -215,6 +233,7 @@ class Block:
     start: int
     ends: memoryview
     runs: bytes
+    references: bool
 
     @property
     def count(self) -> int:
@@ -224,8 +243,11 @@ class Block:
         """The raw items begin … end-1, counted within the segment."""
         low, high = begin - self.first, end - self.first
         data, start = self.data, self.start
+        before = self.ends[low - 1] if low else 0
+        if self.references:
+            return marked(data, start, before, self.ends[low:high].tolist())
         bounds = [start + e for e in self.ends[low:high]]
-        return slices(data, start + (self.ends[low - 1] if low else 0), bounds)
+        return slices(data, start + before, bounds)
 
 
 def slices(data: bytes, begin: int, ends: list[int]) -> list[bytes]:
@@ -235,11 +257,23 @@ def slices(data: bytes, begin: int, ends: list[int]) -> list[bytes]:
     return [data[begin : ends[0]], *[data[a:b] for a, b in pairwise(ends)]]
 
 
+def marked(data: bytes, start: int, before: int, ends: list[int]) -> list[bytes]:
+    """The same where ends may be marked: those items come as `Reference`s. Ends count from `start`."""
+    items: list[bytes] = []
+    begin = start + (before & END_MASK)
+    for end in ends:
+        stop = start + (end & END_MASK)
+        item = data[begin:stop]
+        items.append(Reference(item) if end & IS_REFERENCE else item)
+        begin = stop
+    return items
+
+
 def decode_block(key: bytes, data: bytes) -> Block:
     """Checks every length before it believes it; raises DamagedError."""
     if len(key) != 8 or len(data) < BLOCK_HEADER.size:
         raise DamagedError("block shorter than its header")
-    magic, version, _flags, runs, count, _unused = BLOCK_HEADER.unpack_from(data)
+    magic, version, flags, runs, count, _unused = BLOCK_HEADER.unpack_from(data)
     if magic != BLOCK_MAGIC or version != BLOCK_VERSION:
         raise DamagedError(f"block with magic {magic!r}, version {version}")
     runs_at = BLOCK_HEADER.size + 4 * count
@@ -247,9 +281,10 @@ def decode_block(key: bytes, data: bytes) -> Block:
     if start > len(data):
         raise DamagedError(f"block of {len(data)} bytes claims {count} items and {runs} runs")
     ends = memoryview(data)[BLOCK_HEADER.size : runs_at].cast("I")
-    if count and ends[-1] != len(data) - start:
+    references = bool(flags & HAS_REFERENCES)
+    if count and (ends[-1] & END_MASK if references else ends[-1]) != len(data) - start:
         raise DamagedError(f"block's items end at {ends[-1]}, its payload at {len(data) - start}")
-    return Block(int.from_bytes(key, "big"), data, start, ends, data[runs_at:start])
+    return Block(int.from_bytes(key, "big"), data, start, ends, data[runs_at:start], references)
 
 
 # --- open batch -------------------------------------------------------------------------------------------------------
@@ -269,6 +304,7 @@ class HalfWord(enum.IntEnum):
     FIRST = 1
     END = 2
     RUNS = 3
+    REFERENCES = 4
 
 
 # --- ledger -----------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def listing(path: str) -> list[str]:
 def read_file(path: str, most: int = 1 << 20) -> bytes:
     """The contents of a regular file (never of a link or a FIFO), at most `most` bytes of it."""
     with storage_errors(path):
-        descriptor = _open_regular(path, os.O_RDONLY)
+        descriptor = open_regular(path, os.O_RDONLY)
         with os.fdopen(descriptor, "rb") as file:
             return file.read(most)
 
@@ -101,12 +101,10 @@ def write_file(path: str, data: bytes, *, durable: bool = False) -> None:
             sync_directory(os.path.dirname(path))
 
 
-def rename(source: str, target: str, *, durable: bool = False) -> None:
-    """One atomic step. FileNotFoundError: somebody renamed or removed `source` before."""
+def rename(source: str, target: str) -> None:
+    """One atomic step; `sync_directory` makes it last. FileNotFoundError: somebody renamed or removed `source` before."""
     with storage_errors(source):
         os.rename(source, target)
-        if durable:
-            sync_directory(os.path.dirname(target))
 
 
 def sync_directory(path: str) -> None:
@@ -225,6 +223,8 @@ class MappedFile:
                 self.descriptor = _reopened(path, descriptor)
         finally:
             os.close(descriptor)
+        if hasattr(mmap, "MADV_RANDOM"):  # else the first touch of a page may read megabytes around it: a stall of 1 ms seen
+            self.map.madvise(mmap.MADV_RANDOM)
         self.view = memoryview(self.map)
         self.words = self.view.cast("Q")
         self.halves = self.view.cast("I")
@@ -251,7 +251,7 @@ class MappedFile:
     def open(cls, path: str, least: int) -> MappedFile:
         """An existing one of at least `least` bytes. Raises FileNotFoundError, or DamagedError for another kind of file."""
         with storage_errors(path):
-            descriptor = _open_regular(path, os.O_RDWR)
+            descriptor = open_regular(path, os.O_RDWR)
         size = os.fstat(descriptor).st_size
         if size < least or size % 8:
             os.close(descriptor)
@@ -312,10 +312,10 @@ def _reopened(path: str, descriptor: int) -> int:
         return os.open(path, flags | os.O_NOFOLLOW)
 
 
-def _open_regular(path: str, flags: int) -> int:
-    """Opens a regular file and nothing else: no links, and no waiting for the other end of a FIFO."""
+def open_regular(path: str, flags: int) -> int:
+    """Opens (or with O_CREAT creates) a regular file and nothing else: no links, and no waiting at the other end of a FIFO."""
     try:
-        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise DamagedError(f"{path} is not a regular file", path=path) from error

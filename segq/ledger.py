@@ -187,6 +187,11 @@ class Ledger:
         window = self._window()
         return self._prefix + window.count(DONE) + window.count(DEAD)
 
+    def all_done(self, begin: int, end: int) -> bool:
+        """Whether nobody will ever want to read the items begin … end-1."""
+        at = self.layout.states
+        return not self._map[at + begin : at + end].strip(_OVER)
+
     def done_bytes(self) -> int:
         """Payload bytes of the done items; 0 in a queue without a byte limit."""
         if self.sizes is None:
@@ -264,13 +269,13 @@ class Ledger:
         with self.lock:
             return self._free([i for i in range(begin, end) if self.states[i] == 1 and self.owners[i] == slot], counted=False)
 
-    def bury(self, begin: int, end: int, slot: int) -> int:
-        """Marks as unreadable those of the range that are free or claimed by `slot`; returns how many."""
+    def bury(self, begin: int, end: int, slot: int | None) -> int:
+        """Marks as unreadable those of the range that are free or claimed by `slot` (None: by anybody); returns how many."""
         buried = 0
         with self.lock:
             for i in range(begin, end):
                 state = self.states[i]
-                if state == 0 or (state == 1 and self.owners[i] == slot):
+                if state == 0 or (state == 1 and self.owners[i] == slot) or (slot is None and state != _DONE_BYTE):
                     self.states[i] = _DEAD_BYTE
                     buried += 1
             if begin <= self.words[_NEXT] < end:

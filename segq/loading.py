@@ -1,8 +1,9 @@
 """The segment that a producer appends to: its open batch, its RocksDB writer and its ledger, kept in step.
 
 Order of every store: the item first, then the ledger's `published` word. What is below `published` survives the process;
-what is above it never was. A half of the batch is written to RocksDB before it is reused, a direct block before it is
-published, so a reader that does not find an item in the batch finds it in a block.
+what is above it never was. A half of the batch is written to RocksDB before it is reused, unless all its items are done, and a
+direct block before it is published, so a reader that does not find an item in the batch finds it in a block. Where consumers
+keep up, a segment never has a RocksDB instance at all, nor any of the fsyncs that making one costs.
 
 The single put's store is written out in `Producer.put` over the attributes here (`count`, `end`, `stop`, …), because a call
 would cost as much as the work.
@@ -14,18 +15,23 @@ import mmap
 import os
 import time
 from array import array
+from collections.abc import Iterable
 from itertools import accumulate
 
 from segq import format as fmt
 from segq.batch import BatchWriter
+from segq.blob import BlobWriter
 from segq.catalog import Catalog, Loading
 from segq.failpoints import ARMED, reach
-from segq.format import HALF_BYTES, HALF_ITEMS, LedgerWord, SegmentName
+from segq.format import HALF_BYTES, HALF_ITEMS, IS_REFERENCE, LARGE_BYTES, LedgerWord, Reference, SegmentName
 from segq.segment import SegmentWriter
 
 _PUBLISHED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.PUBLISHED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
 _EMPTY_WORDS = memoryview(bytearray(64)).cast("I")
 UNLIMITED = 1 << 62
+# Large items count an eighth towards `segment_bytes`: that limit bounds the memory that reading a segment takes, and they take
+# none; what they take is disk, which is given back a segment at a time.
+_BLOB_SHARE = 8
 
 
 class LoadingSegment:
@@ -37,8 +43,8 @@ class LoadingSegment:
     """
 
     __slots__ = (
-        "_batch", "_catalog", "_direct", "_half_open", "_sized", "_writer", "base", "bytes", "count", "end", "ends", "items",
-        "ledger", "limited", "name", "path", "payload", "stop", "tick", "tock", "words",
+        "_batch", "_blob", "_catalog", "_direct", "_half_open", "_sized", "_writer", "base", "bytes", "count", "end", "ends",
+        "items", "ledger", "limited", "name", "path", "payload", "stop", "tick", "tock", "words",
     )  # fmt: skip
 
     def __init__(self, catalog: Catalog, loading: Loading, *, direct: bool, limited: bool, sized: bool) -> None:
@@ -50,6 +56,7 @@ class LoadingSegment:
         self.items = loading.ledger.layout.items
         self.bytes = 0  # payload in blocks; what a resumed segment held before does not count
         self._batch: BatchWriter | None = None
+        self._blob: BlobWriter | None = None
         self._half_open = False
         self._writer: SegmentWriter | None = None
         self.base = self.published
@@ -69,7 +76,8 @@ class LoadingSegment:
             return False
         if not published:
             return items <= self.items
-        return published + items <= self.items and self.bytes + self.end + size <= most_bytes
+        weight = size if size <= LARGE_BYTES else size // _BLOB_SHARE
+        return published + items <= self.items and self.bytes + self.end + weight <= most_bytes
 
     # --- storing ---
 
@@ -80,12 +88,30 @@ class LoadingSegment:
         """
         count = len(items)
         self.ledger.allocate(self.published + count)
-        if self._direct or size > HALF_BYTES or count > HALF_ITEMS:
-            self._write_block(items, size)
+        if size > LARGE_BYTES and not self._direct and max(map(len, items)) > LARGE_BYTES:
+            lengths = [len(item) for item in items]
+            items = [self._spill(item) if len(item) > LARGE_BYTES else item for item in items]
+            size = sum(map(len, items))
         else:
-            self._gather(items, size)
+            lengths = None
+        if self._direct or size > HALF_BYTES or count > HALF_ITEMS:
+            self._write_block(items, size, lengths)
+        else:
+            self._gather(items, size, lengths)
 
-    def _gather(self, items: list[bytes], size: int) -> None:
+    def _spill(self, item: bytes) -> bytes:
+        """A large item's bytes go to the blob; what takes its place."""
+        if self._blob is None:
+            self._blob = BlobWriter(self.path)
+        if ARMED:
+            reach("blob.begun")
+        reference = self._blob.write(item)
+        if ARMED:
+            reach("blob.written")
+        self.bytes += len(item) // _BLOB_SHARE
+        return reference
+
+    def _gather(self, items: list[bytes], size: int, lengths: list[int] | None) -> None:
         count = len(items)
         batch = self._batch
         if batch is None:
@@ -105,21 +131,26 @@ class LoadingSegment:
         if ARMED:
             reach("put.payload")
         ends = array("I", accumulate(map(len, items), initial=start))
+        if lengths is not None:
+            batch.has_references()
+            for i, item in enumerate(items, 1):
+                if type(item) is Reference:
+                    ends[i] |= IS_REFERENCE
         self.ends[begin : begin + count] = memoryview(ends)[1:]
-        self._note_sizes(items)
+        self._note_sizes(lengths or map(len, items))
         self.count, self.end = begin + count, start + size
         self.words[_PUBLISHED] = self.base + begin + count
         if ARMED:
             reach("put.published")
         self.set_stop()
 
-    def _write_block(self, items: list[bytes], size: int) -> None:
+    def _write_block(self, items: list[bytes], size: int, lengths: list[int] | None) -> None:
         """Straight to RocksDB: for what is too large for the batch, and for durability="power"."""
         first = self.published
         self._flush_half()
         if ARMED:
             reach("block.begun")
-        block = fmt.encode_block(items, time.time_ns() // 1_000_000)
+        block = fmt.encode_block(items, time.time_ns() // 1_000_000, references=lengths is not None)
         try:
             self._write(first, block)
             if ARMED:
@@ -127,19 +158,19 @@ class LoadingSegment:
         except BaseException:
             self.ledger.finalize()  # the block may be in the log all the same
             raise
-        self._note_sizes(items)
+        self._note_sizes(lengths or map(len, items))
         self.words[_PUBLISHED] = first + len(items)
         self.bytes += size
         if ARMED:
             reach("block.published")
 
-    def _note_sizes(self, items: list[bytes]) -> None:
+    def _note_sizes(self, lengths: Iterable[int]) -> None:
         sizes, i = self.ledger.sizes, self.published
         if sizes is None:
             return
         total = sizes[i - 1] if i else 0
-        for item in items:
-            total += len(item)
+        for length in lengths:
+            total += length
             sizes[i] = total
             i += 1
 
@@ -198,7 +229,7 @@ class LoadingSegment:
         if batch is None or not self._half_open:
             return
         batch.count, batch.end = self.count, self.end
-        if self.count:
+        if not self.ledger.all_done(self.base, self.base + self.count):  # what nobody will read need not be written
             self._write(self.base, batch.block())
             self.bytes += self.end
         self._leave_half(batch)
@@ -271,4 +302,6 @@ class LoadingSegment:
     def close(self) -> None:
         if self._batch is not None:
             self._batch.close()
+        if self._blob is not None:
+            self._blob.close()
         self.ledger.close()

@@ -21,7 +21,7 @@ from types import TracebackType
 import filelock
 
 from segq import format as fmt
-from segq.errors import StorageError
+from segq.errors import NotAQueueError, StorageError
 from segq.fs import storage_errors
 
 _POLL_SECONDS = 0.001  # a structural step takes about this long
@@ -32,10 +32,12 @@ class StructureLock:
 
     def __init__(self, queue: str) -> None:
         path = os.path.join(queue, fmt.LOCK_FILE)
-        self._path = path
+        self._queue, self._path = queue, path
         self._lock = filelock.FileLock(path, mode=0o600, poll_interval=_POLL_SECONDS)
 
     def __enter__(self) -> None:
+        if not os.path.isdir(self._queue):  # filelock would make it anew
+            raise NotAQueueError(f"{self._queue} is gone: it was removed while this handle was open", path=self._queue)
         with storage_errors(self._path):
             self._lock.acquire()
 

@@ -15,7 +15,7 @@ from segq import rescue
 from segq.catalog import Catalog, new_lineage
 from segq.errors import ClosedError, Full, ItemTooLarge, QueueError, SerializationError, ShutDown
 from segq.failpoints import ARMED, reach
-from segq.format import HALF_BYTES, IndexWord, LedgerWord, OwnerWord
+from segq.format import HALF_BYTES, LARGE_BYTES, IndexWord, LedgerWord, OwnerWord
 from segq.index import LOOK_AGAIN
 from segq.keeper import HOLD_SECONDS, Keeper, recall
 from segq.loading import UNLIMITED, LoadingSegment
@@ -79,6 +79,7 @@ class Producer:
             if (
                 count < segment.stop
                 and end <= HALF_BYTES
+                and end - start <= LARGE_BYTES
                 and not self._index_words[_SHUTDOWN]
                 and (segment.tick <= (now := time.time()) < segment.tock or self._new_run(segment, now))
             ):
@@ -212,7 +213,8 @@ class Producer:
             if slept:  # woken for room that is not enough for us: it may be for somebody else
                 time.sleep(_PASS_ON_SECONDS)
                 room.ring()
-                heard = room.listen()
+                slept = False
+                continue
             left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
             if left <= 0:
                 if self._recall_and_store(data, size):

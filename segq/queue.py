@@ -285,7 +285,8 @@ class Queue:
     def shutdown(self, immediate: bool = False) -> None:
         """For all handles: `put` raises ShutDown from now on, `get` once the queue is empty; lasts while any handle is open.
 
-        With `immediate` what waits is dropped and `get` raises at once.
+        With `immediate` what waits is dropped and `get` raises at once; other processes may still hand out what they
+        prefetched for some milliseconds.
         """
         parts = self._open()
         parts.index.shutdown = 2 if immediate else max(1, parts.index.shutdown)

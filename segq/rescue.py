@@ -171,20 +171,27 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
         return
     writer = SegmentWriter(path)
     try:
+        for first, block in batch.unflushed(writer.flushed(), published, open_only=same_boot) if batch is not None else ():
+            writer.write(first, block, sync=False)
         flushed = writer.flushed()
-        for first, block in batch.unflushed(flushed, published) if batch is not None else ():
-            if first == flushed:
-                writer.write(first, block, sync=False)
-                flushed = writer.flushed()
     finally:
         writer.close()
     if batch is not None:
-        batch.end_at(flushed)
-    if flushed != published and not same_boot:
-        # Only after loss of power: RocksDB's log is the truth, the ledger's word may be older or newer than it.
-        log.warning("%s: %d items by its ledger, %d in its log", path, published, flushed)
+        batch.end_at(published)
+    if not same_boot:
+        _believe_the_log(path, ledger, flushed)
+
+
+def _believe_the_log(path: str, ledger: Ledger, flushed: int) -> None:
+    """After loss of power: what is in RocksDB's log is there, whatever the ledger says; what is not is lost."""
+    published = ledger.published
+    if flushed > published:
+        flushed = min(flushed, ledger.layout.items)
         ledger.allocate(flushed)
-        ledger.words[LedgerWord.PUBLISHED] = min(flushed, ledger.layout.items)
+        ledger.words[LedgerWord.PUBLISHED] = flushed
+        log.warning("%s: %d items found beyond what its ledger knew", path, flushed - published)
+    elif flushed < published and (lost := ledger.bury(flushed, published, None)):
+        log.error("%s: %d items did not reach the disk before power was lost", path, lost)
 
 
 def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:

@@ -23,7 +23,7 @@ from typing import Any
 from rocksdict import AccessType, DBCompressionType, Options, Rdict, WriteOptions
 
 from segq import format as fmt
-from segq.errors import DamagedError, QueueError, StorageError
+from segq.errors import DamagedError, NotAQueueError, QueueError, StorageError
 from segq.format import Block
 from segq.fs import Directory, storage_error
 
@@ -68,13 +68,13 @@ def _options(*, create: bool) -> Options:
     return options
 
 
-def _opened(path: str, options: Options, access: AccessType) -> Rdict:
+def _opened(path: str, options: Options, access: AccessType, *, writing: bool = False) -> Rdict:
     try:
         instance = Rdict(path, options, access_type=access)
     except FileNotFoundError:
         raise
     except Exception as error:  # rocksdict raises plain Exception for whatever RocksDB says
-        raise _translated(error, path) from error
+        raise _translated(error, path, reading=not writing) from error
     _open[id(instance)] = instance
     return instance
 
@@ -87,15 +87,20 @@ _ERRNO_TEXTS = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT,
                                                      errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)}  # fmt: skip
 
 
-def _translated(error: Exception, path: str) -> QueueError:
-    """RocksDB's error as one of ours: the disk's (StorageError) or the data's (DamagedError)."""
+def _translated(error: Exception, path: str, *, reading: bool) -> QueueError:
+    """RocksDB's error as one of ours: the disk's (StorageError) or the data's (DamagedError).
+
+    What a reader meets is the disk's fault only if it can pass; an I/O error would hold up the queue for ever.
+    """
     text = str(error)
     for words, code in _ERRNO_TEXTS.items():
-        if words in text:
+        if words in text and not (reading and code == errno.EIO):
             translated: QueueError = storage_error(OSError(code, words), path)
             return translated
     if re.search(r"Corruption|Invalid argument|does not exist|No such file|Not implemented", text):
         return DamagedError(f"{path}: RocksDB cannot read it: {text}", path=path)
+    if reading:
+        return DamagedError(f"{path}: RocksDB: {text}", path=path)
     return StorageError(f"{path}: RocksDB: {text}", errno=errno.EIO, path=path)
 
 
@@ -104,9 +109,11 @@ class SegmentWriter:
 
     def __init__(self, path: str) -> None:
         """Creates the instance if the directory has none. Raises StorageError or DamagedError."""
+        if not os.path.isdir(path):  # RocksDB would make it anew
+            raise NotAQueueError(f"{path} is gone: it was removed while it was being written to", path=path)
         self._path = path
         self._process = _here
-        self._instance: Rdict | None = _opened(path, _options(create=True), AccessType.read_write())
+        self._instance: Rdict | None = _opened(path, _options(create=True), AccessType.read_write(), writing=True)
         self._sync = WriteOptions()
         self._sync.sync = True
 
@@ -121,7 +128,7 @@ class SegmentWriter:
                 self._instance[fmt.block_key(first)] = block
         except Exception as error:
             self.close()
-            raise _translated(error, self._path) from error
+            raise _translated(error, self._path, reading=False) from error
 
     def flushed(self) -> int:
         """The index behind the last item that is in a block."""
@@ -176,7 +183,7 @@ class SegmentReader:
             try:
                 self._instance.try_catch_up_with_primary()
             except Exception as error:
-                raise _translated(error, self._path) from error
+                raise _translated(error, self._path, reading=True) from error
             found = self._find(index)
         self._block = found
         return found
@@ -191,7 +198,7 @@ class SegmentReader:
         except DamagedError:
             raise
         except Exception as error:
-            raise _translated(error, self._path) from error
+            raise _translated(error, self._path, reading=True) from error
 
     def end(self) -> int:
         """The index behind the last item that is in a block."""
@@ -216,7 +223,7 @@ class SegmentReader:
                 key, data = cursor.key(), cursor.value()
                 del cursor  # a live one would keep the instance open
         except Exception as error:
-            raise _translated(error, self._path) from error
+            raise _translated(error, self._path, reading=True) from error
         block = fmt.decode_block(key, data)
         return block if index < block.first + block.count else None
 
@@ -242,6 +249,6 @@ def _end_of(instance: Rdict, path: str) -> int:
         key, data = cursor.key(), cursor.value()
         del cursor
     except Exception as error:
-        raise _translated(error, path) from error
+        raise _translated(error, path, reading=True) from error
     block = fmt.decode_block(key, data)
     return block.first + block.count

@@ -13,9 +13,10 @@ import time
 from segq import format as fmt
 from segq import fs
 from segq.batch import BatchReader
+from segq.blob import BlobReader, DamagedItem
 from segq.catalog import Catalog
 from segq.errors import DamagedError
-from segq.format import Block, Runs, SegmentName, State
+from segq.format import Block, Reference, Runs, SegmentName, State
 from segq.ledger import Ledger
 from segq.process import Owner
 from segq.segment import SegmentReader
@@ -33,6 +34,7 @@ class SegmentView:
         self._catalog, self._owner = catalog, owner
         self._batch: BatchReader | None = None
         self._reader: SegmentReader | None = None
+        self._blob: BlobReader | None = None
         self._scratch: str | None = None
 
     def read(self, begin: int, end: int) -> tuple[list[bytes], list[Runs]]:
@@ -60,16 +62,37 @@ class SegmentView:
         if self._batch is not None:
             found = self._batch.read(begin, end, published)
             if found is not None:
-                return found
+                items, noted, references = found
+                return self._fetched(items) if references else items, noted
         block = self._find_block(begin)
         if block is None:
             self._batch = self._open_batch()  # the segment may be in a later life than when we mapped it
             found = self._batch.read(begin, end, published) if self._batch is not None else None
             if found is not None:
-                return found
+                items, noted, references = found
+                return self._fetched(items) if references else items, noted
             block = self._block(begin)
-        end = min(end, block.first + block.count)
-        return block.items(begin, end), (begin, block.first, block.runs)
+        items = block.items(begin, min(end, block.first + block.count))
+        return self._fetched(items) if block.references else items, (begin, block.first, block.runs)
+
+    def _fetched(self, items: list[bytes]) -> list[bytes]:
+        """`items` with the bytes of large ones in the place of their references."""
+        if not any(type(item) is Reference for item in items):
+            return items
+        blob = self._blob or self._open_blob()
+        return [blob.read(item) if type(item) is Reference else item for item in items]
+
+    def _open_blob(self) -> BlobReader:
+        for _attempt in range(_ATTEMPTS):
+            now = self._catalog.locate(self.name)
+            if now is None:
+                break
+            try:
+                self._blob = BlobReader(self._catalog.path(now))
+            except FileNotFoundError:
+                continue
+            return self._blob
+        raise DamagedItem(f"{self.name}: the bytes of its large items are gone", segment=str(self.name))
 
     def _open_batch(self) -> BatchReader | None:
         try:
@@ -119,3 +142,6 @@ class SegmentView:
         """Lets go of the reader; the ledger stays usable for messages that are still out."""
         self._close_reader()
         self._batch = None
+        if self._blob is not None:
+            self._blob.close()
+            self._blob = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -311,32 +311,3 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> float:
         assert time.monotonic() - begun < seconds, f"not within {seconds} s: {what}"
         time.sleep(0.005)
     return time.monotonic() - begun
-
-
-def stored_at_most(reports: Iterable[str | os.PathLike[str]]) -> tuple[int, Counter[str]]:
-    """The most items that were certainly stored at one moment, and what the reports count.
-
-    Certainly stored: its put had returned, and no ack of it (or get that may have taken it) had begun.
-    """
-    changes: list[tuple[int, int]] = []
-    counts: Counter[str] = Counter()
-    for report in reports:
-        said = events(report)
-        begun = 0
-        for event in said:
-            counts[event.what] += len(event.ids)
-            if event.what == "stored":
-                changes.append((event.when, len(event.ids)))
-            elif event.what == "acking":
-                changes.append((event.when, -1))
-            elif event.what == "getting":
-                begun = event.when
-            elif event.what == "got":
-                changes.append((begun, -len(event.ids)))
-        if said and said[-1].what == "getting":
-            changes.append((said[-1].when, -int(said[-1].ids[0])))
-    most = level = 0
-    for _, change in sorted(changes):
-        level += change
-        most = max(most, level)
-    return most, counts

@@ -78,6 +78,41 @@ def test_check_of_a_sound_queue_exits_with_0(queue: Path) -> None:
     assert json.loads(segq("check", queue, "--json").stdout) == {"queue": str(queue), "ok": True, "problems": []}
 
 
+def test_check_names_what_a_killed_process_left_and_fix_mends_it(queue: Path) -> None:
+    with started("get", queue, "--max", "1", "--ack-after", "--", "sh", "-c", "echo held; kill -9 $PPID") as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        holder.wait()
+    found = segq("check", queue)
+    assert found.returncode == 1
+    assert b"died with the queue open" in found.stdout
+    assert b"segq check --fix" in found.stdout
+    mended = segq("check", queue, "--fix")
+    assert (mended.returncode, mended.stdout.splitlines()[-1]) == (0, b"1 fixed, none left")
+    assert segq("check", queue).stdout == b"no problems\n"
+    assert sorted(segq("get", queue).stdout.split()) == [b"a", b"b", b"c"]
+
+
+def test_check_exits_with_1_while_a_problem_remains_that_it_cannot_fix(queue: Path) -> None:
+    (queue / "holiday.jpg").touch()
+    left = segq("check", queue, "--fix")
+    assert left.returncode == 1
+    assert b"holiday.jpg" in left.stdout
+    assert b"0 fixed, 1 left" in left.stdout
+    report = json.loads(segq("check", queue, "--json").stdout)
+    assert not report["ok"]
+    assert [problem["where"] for problem in report["problems"]] == ["holiday.jpg"]
+    assert (queue / "holiday.jpg").exists()
+
+
+def test_rm_refuses_a_queue_that_somebody_has_open(queue: Path) -> None:
+    with library.Queue(queue, create=False) as held:
+        refused = segq("rm", queue, "--yes")
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(b"segq: error: ")
+        assert held.qsize() == 3
+
+
 def test_purge_asks_first_and_throws_away_what_waits(queue: Path) -> None:
     refused = segq("purge", queue, stdin=b"n\n")
     assert refused.returncode == 1

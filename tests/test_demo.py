@@ -41,7 +41,7 @@ def test_every_line_arrives_although_processes_are_killed() -> None:
 
 
 def test_a_run_that_is_cut_short_accounts_for_what_was_put() -> None:
-    ended = segq("demo", "--seconds", 0.5, "--kills", 2)
+    ended = segq("demo", "--limit", 300_000, "--seconds", 0.5, "--kills", 2)
     assert ended.returncode == 0, ended.stdout.decode()
     assert b"The account closes" in ended.stdout
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 
 
-def to_stderr() -> None:
-    """Warnings of the library (a rescue, something in quarantine) appear like the command's own lines."""
+def to_stderr(least: int = logging.WARNING) -> None:
+    """What the library reports (a rescue, something in quarantine) appears like the command's own lines.
+
+    The demo asks for errors only: there, rescues are the point and shown as numbers.
+    """
     handler = logging.StreamHandler()
+    handler.setLevel(least)
     handler.setFormatter(logging.Formatter("segq: %(message)s"))
     logging.getLogger("segq").handlers = [handler]
-
-
-def to_nowhere() -> None:
-    """For the demo, where rescues are the point and shown as numbers."""
-    logging.getLogger("segq").handlers = [logging.NullHandler()]

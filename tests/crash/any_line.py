@@ -20,9 +20,10 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import segq
 from accounts import Ledger, Report, close_account
 from victim import Victim
+
+import segq
 
 PACKAGE = os.path.dirname(os.path.abspath(segq.__file__))
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -40,10 +41,11 @@ def producing(victim: Victim) -> None:
     victim.put_many(3)
     victim.put_many(4, 70_000)
     victim.put(2)
-    victim.put_many(4, 70_000)
+    victim.put_many(14, 20_000)
     victim.queue.close()
     victim.open()
     victim.put(2)
+    victim.put(1, 50_000)
     victim.put_many(8)
     victim.put_many(14)
 
@@ -141,7 +143,7 @@ class Attempt:
 
     def run(self, at: int) -> bool:
         """False if the scenario came to its end before line `at`. Fails if the account does not close."""
-        in_child(lambda: self._before())
+        in_child(self._before)
         queue = segq.Queue(self.path, **self.settings) if self.live else None
         code = in_child(lambda: self._victim(at))
         assert code in (0, -signal.SIGKILL), f"the scenario ended with {code}"
@@ -177,7 +179,9 @@ class Attempt:
                 ledger = Ledger(self.reports)
                 if len(ledger.missing()) <= ledger.taken_unseen and segq.check(self.path).ok:
                     break
-            assert time.monotonic() < deadline, f"not within 10 s: {sorted(Ledger(self.reports).missing())} {segq.check(self.path)}"
+            assert time.monotonic() < deadline, (
+                f"not within 10 s: {sorted(Ledger(self.reports).missing())} {segq.check(self.path)}"
+            )
         report.end()
 
 

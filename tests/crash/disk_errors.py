@@ -19,15 +19,27 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from accounts import Report, close_account, item, item_id
+
 import segq
 import segq.batch
 import segq.fs
 import segq.process
 import segq.segment
-from accounts import Report, close_account, item, item_id
 
-OPERATIONS = {"open", "mkdir", "rename", "ftruncate", "posix_fallocate", "fsync", "write", "unlink", "listdir"}
-SAYS = {"ENOSPC": "No space left on device", "EIO": "Input/output error", "EMFILE": "Too many open files"}
+OPERATIONS = {
+    "open",
+    "mkdir",
+    "rename",
+    "ftruncate",
+    "posix_fallocate",
+    "fsync",
+    "write",
+    "pwrite",
+    "pread",
+    "unlink",
+    "listdir",
+}
 SETTINGS: dict[str, Any] = {"segment_items": 12}
 
 
@@ -108,7 +120,7 @@ REAL_RDICT: Any = segq.segment.Rdict
 
 def install() -> None:
     segq.segment.Rdict = FailingRdict  # type: ignore[misc,assignment]
-    for module in (segq.fs, segq.process):
+    for module in (segq.fs, segq.process, *filter(None, [getattr(segq, "blob", None)])):
         module.os = FailingModule(os, OPERATIONS)  # type: ignore[attr-defined]
     for module in (segq.fs, segq.batch):
         module.mmap = FailingModule(mmap, {"mmap"})  # type: ignore[attr-defined]
@@ -172,7 +184,7 @@ def producing(work: Work) -> None:
     work.put(5)
     work.put(4, 70_000, many=True)
     work.put(1)
-    work.put(4, 70_000, many=True)
+    work.put(14, 20_000, many=True)
     work.put(2)
     work.reopen()
     work.put(2)
@@ -201,7 +213,8 @@ def run(place: Path, scenario: str, settings: dict[str, Any], failing: int, erro
     work = Work(place / "queue", report, settings)
     SCENARIOS[scenario](work)
     work.trying(work.queue.close)
-    DISK.begin(0, 0) if (failed := DISK.failed) is None else None
+    failed = DISK.failed
+    DISK.failing = 0
     report.end()
     close_account(place / "queue", [report.path])
     return failed is not None

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import segq
 from accounts import ROOT, Ledger, Report, close_account, events, identity_of, item_id, until
+
+import segq
 
 VICTIM = Path(__file__).with_name("victim.py")
 PATIENCE = 60.0  # seconds; far more than anything takes, so that a busy machine does not fail a test

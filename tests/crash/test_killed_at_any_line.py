@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from accounts import ROOT
 
 SWEEP = Path(__file__).with_name("any_line.py")
@@ -20,13 +19,15 @@ def sweep(place: Path, *arguments: object, seconds: float = 3 * MINUTES) -> None
     """A process of its own, because it forks."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SEGQ_FAILPOINTS": ""}
     command = [sys.executable, str(SWEEP), str(place), *map(str, arguments)]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, timeout=seconds, check=False)
+    ended = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, timeout=seconds, check=False
+    )
     assert ended.returncode == 0, f"ended with {ended.returncode}:\n{ended.stdout.decode()[-6000:]}"
 
 
 @pytest.mark.parametrize(("scenario", "settings"), [*((name, "plain") for name in SCENARIOS), ("consuming", "limited")])
 def test_a_death_now_and_then_loses_nothing(tmp_path: Path, scenario: str, settings: str) -> None:
-    sweep(tmp_path / "deaths", scenario, settings, "reopen", 11, 241)
+    sweep(tmp_path / "deaths", scenario, settings, "reopen", 11, 307)
 
 
 def test_a_death_now_and_then_is_made_good_by_a_live_consumer(tmp_path: Path) -> None:

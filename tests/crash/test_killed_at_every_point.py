@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from scene import Scene
-from segq.failpoints import POINTS
 from ways import RESCUES, WAYS, Way
+
+from segq.failpoints import POINTS
 
 DIRECTLY = [
     pytest.param(point, way, times, marks=() if way is WAYS[point][0] or times == way.times[0] else pytest.mark.torture)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import segq
 from accounts import Report, item_id
+
+import segq
 
 LARGE = 20_000  # bytes; thirteen of them fill a half of the open batch
 BLOCK = 16  # of those are more than the batch takes, so they go to RocksDB at once
+HUGE = 200_000  # bytes; several times what an item may have in the batch
 
 
 class Victim:
@@ -78,6 +81,16 @@ def blocks(victim: Victim) -> None:
         victim.put(3)
         victim.put_many(BLOCK, LARGE)
         victim.put(2, LARGE)
+
+
+def blobs(victim: Victim) -> None:
+    """Items so large that their bytes lie in a file of their own, singly, together, and among small ones."""
+    for _ in range(3):
+        victim.put(2)
+        victim.put(2, HUGE)
+        victim.put_many(3, HUGE)
+        victim.put_many(BLOCK, LARGE)
+        victim.put(1, HUGE)
 
 
 def rolls(victim: Victim) -> None:
@@ -145,6 +158,13 @@ def holds(victim: Victim) -> None:
     waits(victim)
 
 
+def grasps(victim: Victim) -> None:
+    """Receives all that is there, and waits for its death with it in hand."""
+    victim.report.receive(victim.queue, 10, timeout=5)
+    victim.report.say("ready")
+    signal.pause()
+
+
 def waits(victim: Victim) -> None:
     """Sits in a blocking get, as a worker without work does, and so looks after the dead now and then."""
     victim.report.say("ready")
@@ -157,7 +177,7 @@ def waits(victim: Victim) -> None:
 
 
 WORKLOADS: dict[str, Callable[[Victim], None]] = {
-    work.__name__: work for work in (puts, turns, blocks, rolls, opens, gets, receives, mixed, holds, waits)
+    work.__name__: work for work in (puts, turns, blocks, blobs, rolls, opens, gets, receives, mixed, holds, grasps, waits)
 }
 
 

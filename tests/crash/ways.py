@@ -39,6 +39,7 @@ def _consuming(workload: str, times: tuple[int, ...], **settings: Any) -> list[W
 PUTTING = [Way("puts"), Way("puts", LIMITED, (2, 1)), Way("opens", SMALL, (4,)), Way("rolls", SMALL, (20, 21))]
 TURNING = [Way("turns"), Way("turns", LIMITED, (2, 1))]
 BLOCKS = [Way("blocks"), Way("puts", POWER, (8, 1)), Way("blocks", LIMITED, (2,)), Way("opens", {}, (2, 1))]
+BLOBS = [Way("blobs"), Way("blobs", LIMITED, (4,)), Way("blobs", SMALL, (7,))]
 CREATING = [Way("rolls", SMALL), Way("rolls", SMALL | LIMITED, (2,))]
 SEALING = [Way("rolls", SMALL), Way("opens", {}, (1, 2)), Way("rolls", SMALL | POWER, (1,)), Way("mixed", SMALL, (1, 2))]
 TAKING = _consuming("gets", (1, 3)) + _consuming("receives", (4, 1)) + _consuming("receives", (2,), lease=60.0)[:1]
@@ -46,18 +47,21 @@ GETTING = _consuming("gets", (1, 3)) + _consuming("gets", (2,), lease=60.0)[:1]
 HANDING = _consuming("receives", (1, 3)) + _consuming("receives", (2,), lease=60.0)[:1]
 RETIRING = [Way("gets", SMALL, (1, 2), filled="sealed"), Way("receives", SMALL, (1,), filled="sealed")]
 
-WAYS: dict[str, list[Way]] = {
-    **dict.fromkeys(("put.begun", "put.payload", "put.published"), PUTTING),
-    **dict.fromkeys(("turn.begun", "turn.flushed", "turn.turned"), TURNING),
-    **dict.fromkeys(("block.begun", "block.written", "block.published"), BLOCKS),
-    **dict.fromkeys(("create.named", "create.ledger"), CREATING),
-    **dict.fromkeys(("create.batch", "create.rocksdb"), [Way("rolls", SMALL), Way("opens", {}, (2,)), Way("blocks", {}, (1,))]),
-    **dict.fromkeys(("seal.begun", "seal.flushed", "seal.closed", "seal.marked", "seal.renamed", "seal.tidied"), SEALING),
-    "resume.renamed": [Way("opens"), Way("opens", POWER, (1,))],
-    **dict.fromkeys(("claim.marked", "claim.moved"), TAKING),
-    "claim.chosen": [Way("gets", SMALL, (1, 2, 3), filled="sealed")],
-    **dict.fromkeys(("get.taken", "get.done"), GETTING),
-    **dict.fromkeys(("receive.handed", "ack.begun", "ack.done", "nack.begun", "nack.done"), HANDING),
-    **dict.fromkeys(("retire.begun", "retire.renamed", "retire.deleted"), RETIRING),
-}
+OPENING = [Way("rolls", SMALL), Way("opens", {}, (2,)), Way("blocks", {}, (1,))]
+_BY_POINTS: list[tuple[tuple[str, ...], list[Way]]] = [
+    (("put.begun", "put.payload", "put.published"), PUTTING),
+    (("turn.begun", "turn.flushed", "turn.turned"), TURNING),
+    (("block.begun", "block.written", "block.published"), BLOCKS),
+    (("blob.begun", "blob.written"), BLOBS),
+    (("create.named", "create.ledger"), CREATING),
+    (("create.batch", "create.rocksdb"), OPENING),
+    (("seal.begun", "seal.flushed", "seal.closed", "seal.marked", "seal.renamed", "seal.tidied"), SEALING),
+    (("resume.renamed",), [Way("opens"), Way("opens", POWER, (1,))]),
+    (("claim.marked", "claim.moved"), TAKING),
+    (("claim.chosen",), [Way("gets", SMALL, (1, 2, 3), filled="sealed")]),
+    (("get.taken", "get.done"), GETTING),
+    (("receive.handed", "ack.begun", "ack.done", "nack.begun", "nack.done"), HANDING),
+    (("retire.begun", "retire.renamed", "retire.deleted"), RETIRING),
+]
+WAYS = {point: ways for points, ways in _BY_POINTS for point in points}
 RESCUES = sorted(point for point in POINTS if point.startswith("rescue."))

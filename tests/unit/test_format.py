@@ -157,7 +157,8 @@ def test_a_block_joined_from_its_arrays_is_the_same_block(items: list[bytes]) ->
     whole = fmt.encode_block(items, 5, 6)
     at = fmt.BLOCK_HEADER.size
     runs_at = at + 4 * len(items)
-    joined = fmt.join_block(whole[at:runs_at], whole[runs_at : runs_at + fmt.RUN.size], whole[runs_at + fmt.RUN.size :])
+    runs, payload = whole[runs_at : runs_at + fmt.RUN.size], whole[runs_at + fmt.RUN.size :]
+    joined = fmt.join_block(whole[at:runs_at], runs, payload, references=False)
     assert joined == whole
 
 

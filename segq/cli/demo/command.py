@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -62,7 +63,7 @@ def command(
     from segq.cli.demo.screen import Screen
 
     screen = Screen(Console())
-    reports.to_nowhere()
+    reports.to_stderr(logging.ERROR)
     begun = time.monotonic()
     with screen.busy("computing in one process what is to be expected"):
         reference = Reference.of(corpus.files_in(paths) if paths else corpus.standard_library(), limit)
@@ -134,6 +135,7 @@ def _demand_suitable(queue: segq.Queue) -> None:
 
 def _verdict(screen: Screen, account: Account, last: Progress, alone: float, queue: str) -> int:
     screen.close(account, last, alone)
+    segq.Queue(queue, create=False).close()  # opening settles what the one that was killed last may have left
     problems = segq.check(queue).problems
     for problem in problems:
         screen.say(f"check: {problem.kind}: {problem.where}: {problem.what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -28,7 +29,7 @@ def producer(  # positional: they travel through multiprocessing
     but not noted is put again and noted, even when the time is over.
     """
     stop = Stop()
-    reports.to_nowhere()
+    reports.to_stderr(logging.ERROR)
     begin = trails.last_position(directory, number)
     put = begin.put
     with segq.Queue(queue, create=False) as target, trails.Trail(directory, "producer", number, life) as trail:
@@ -79,7 +80,7 @@ def worker(queue: str, directory: str, number: int, life: int) -> None:
     lets them be noted twice. What is noted but never was in the queue, or is lost, would show in the account.
     """
     stop = Stop()
-    reports.to_nowhere()
+    reports.to_stderr(logging.ERROR)
     with segq.Queue(queue, create=False) as source, trails.Trail(directory, "worker", number, life) as trail:
         while not stop:
             try:

@@ -1,0 +1,87 @@
+"""Large items: their bytes lie in the segment's `blob` file, written once with a plain write; a reference takes their place.
+
+RocksDB would copy a large value about four times on its way to the log. Here it is one `pwrite` into the page cache, which the
+death of the process does not touch, and one `pread` on the other side. The reference (offset, length, CRC-32) is an item like
+any other: in the open batch, then in a block. It is published after the write has returned. With durability="power" every item
+goes to RocksDB's log, synced, and there is no blob.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+from segq import format as fmt
+from segq.errors import DamagedError
+from segq.format import REFERENCE, Reference
+from segq.fs import open_regular, storage_errors
+
+
+class DamagedItem(DamagedError):
+    """The bytes of one large item are gone or not what was written; its neighbours are not concerned."""
+
+
+class BlobWriter:
+    """The producer's side; used under its lock."""
+
+    def __init__(self, segment: str) -> None:
+        """Goes on behind what a resumed segment holds already. Raises StorageError."""
+        self._path = os.path.join(segment, fmt.BLOB_FILE)
+        with storage_errors(self._path):
+            self._descriptor = open_regular(self._path, os.O_RDWR | os.O_CREAT)
+        self._end = os.fstat(self._descriptor).st_size
+
+    def write(self, data: bytes) -> Reference:
+        """Stores `data` whole, or raises StorageError; what a failed write left is overwritten by the next."""
+        with storage_errors(self._path):
+            rest, at = memoryview(data), self._end
+            while rest:
+                written = os.pwrite(self._descriptor, rest, at)
+                rest, at = rest[written:], at + written
+        reference = Reference(REFERENCE.pack(self._end, len(data), zlib.crc32(data), 0))
+        self._end = at
+        return reference
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
+
+
+class BlobReader:
+    """A consumer's side. Holds the file open, so that it can be read under whatever name the segment has."""
+
+    def __init__(self, segment: str) -> None:
+        """Raises FileNotFoundError, DamagedError or StorageError."""
+        self._path = os.path.join(segment, fmt.BLOB_FILE)
+        with storage_errors(self._path):
+            self._descriptor = open_regular(self._path, os.O_RDONLY)
+
+    def read(self, reference: bytes) -> bytes:
+        """Raises DamagedError unless every byte is as it was written."""
+        if len(reference) != REFERENCE.size:
+            raise DamagedItem(f"{self._path}: a reference of {len(reference)} bytes")
+        offset, length, checksum, _ = REFERENCE.unpack(reference)
+        size = os.fstat(self._descriptor).st_size
+        if offset + length > size:
+            raise DamagedItem(f"{self._path} ends at {size}, before an item at {offset} of {length} bytes")
+        try:
+            data = os.pread(self._descriptor, length, offset)
+        except OSError as error:
+            raise DamagedItem(f"{self._path}: the item at {offset} cannot be read: {error.strerror}") from error
+        if zlib.crc32(data) != checksum:
+            raise DamagedItem(f"{self._path}: the item at {offset} of {length} bytes is not what was written")
+        return data
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
