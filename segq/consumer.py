@@ -1,22 +1,19 @@
-"""Getting: claim a range in the ledger of the right segment, read it, hand it out item by item, wait when there is none.
+"""Getting: hand out claimed items one by one, claim more when they are gone, wait when there are none.
 
-Which segment: those of one lineage (one producer) strictly in order, so that its items are claimed in the order put; among
-lineages the one at hand, for a while, then the next, so that none starves. Consumers begin at different lineages, which
-spreads them where there are several.
+What is claimed, and read, is `claimer`'s business; which segments are open, `shelf`'s.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-from segq import fs, rescue
-from segq.blob import DamagedItem
+from segq import rescue
 from segq.catalog import Catalog
+from segq.claimer import Claimer
 from segq.claims import MOST_AT_ONCE, Claimant, ClaimedItems, Pace
 from segq.errors import ClosedError, DamagedError, Empty, ShutDown, StorageError
 from segq.failpoints import ARMED, reach
@@ -26,13 +23,9 @@ from segq.keeper import HOLD_SECONDS, Keeper
 from segq.message import Message
 from segq.process import Owner
 from segq.settings import Settings
-from segq.view import SegmentView
+from segq.shelf import Shelf
 
-log = logging.getLogger("segq")
-
-_SLEEPERS, _ROOM_SLEEPERS, _SHUTDOWN = (int(w) for w in (IndexWord.ITEMS_SLEEPERS, IndexWord.ROOM_SLEEPERS, IndexWord.SHUTDOWN))
-_TURN_SECONDS = 0.25  # how long a consumer stays with one lineage while others have items
-_READERS = 2  # segments whose RocksDB reader is kept open; each holds its segment (16 MiB) in memory
+_ROOM_SLEEPERS, _SHUTDOWN = int(IndexWord.ROOM_SLEEPERS), int(IndexWord.SHUTDOWN)
 LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
 _DONE_STATE = 2
 
@@ -49,8 +42,7 @@ class Consumer:
         prefetch: int | None, keeper: Keeper,
     ) -> None:  # fmt: skip
         """`loads`: None when items are handed out as the bytes they were stored as."""
-        self._catalog, self._owner, self._settings, self._loads = catalog, owner, settings, loads
-        self._index, self._keeper = catalog.index, keeper
+        self._catalog, self._index, self._keeper = catalog, catalog.index, keeper
         self._words, self._room = catalog.index.words, catalog.index.room
         self._slot, self._lease = owner.slot, settings.lease
         self._gets_at = self._index.owner_word(owner.slot, OwnerWord.GETS)
@@ -59,12 +51,10 @@ class Consumer:
         self._lock = threading.RLock()
         self._by = Claimant(owner, catalog.index, settings.lease, weakref.WeakMethod(self._settled))
         self._pace = Pace(prefetch)
-        self._views: dict[str, SegmentView] = {}
-        self._at_hand: SegmentView | None = None
-        self._recent: list[SegmentView] = []
+        self._shelf = Shelf(catalog, owner)
+        self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings.serializer, loads)
         self._gets_total = 0  # items handed out by get, all of the finished claims
-        self._pruned = -1
-        self._turn_began = self._looked_after = 0.0
+        self._looked_after = 0.0
         self._look_after_every = LOOK_AFTER if settings.lease is None else min(LOOK_AFTER, settings.lease / 10)
         self._nothing = self._claimed = ClaimedItems.nothing()
         keeper.add(self)
@@ -160,13 +150,13 @@ class Consumer:
             for name in list(self._catalog.names()):
                 if len(values) >= most:
                     break
-                known = self._views.get(name.identity)
-                view = known or self._fresh_view(name)
+                known = self._shelf.known(name)
+                view = known or self._shelf.fresh(name)
                 if view is None:
                     continue
                 for i in view.ledger.free_items(most - len(values)):
                     try:
-                        values += self._decoded(view, i, view.read(i, i + 1)[0], keep=True)
+                        values += self._claimer.decoded_or_nothing(view.read(i, i + 1)[0])
                     except DamagedError:
                         continue
                 if known is None:  # a peek over a thousand segments must not keep a thousand readers
@@ -182,11 +172,10 @@ class Consumer:
             self._give_back_left()
             self._catalog.look_again()
             for name in list(self._catalog.names()):
-                view = self._view(name)
-                while view is not None and (span := self._claim(view, MOST_AT_ONCE)) is not None:
+                view = self._shelf.view(name)
+                while view is not None and (span := self._claimer.span(view, MOST_AT_ONCE)) is not None:
                     dropped += view.ledger.settle_claimed(*span, self._slot)
-                if view is not None:
-                    self._retire_if_complete(view)
+                self._shelf.retire_if_complete(view)
         self._room.ring(1 << 30)
         return dropped
 
@@ -264,210 +253,20 @@ class Consumer:
             self._gets_total = claimed.gets_total()
             self._retire_if_over(claimed)
 
+    def _claim_next(self, count: int) -> ClaimedItems | None:
+        if time.monotonic() - self._looked_after > 2 * self._look_after_every:  # busy all the time; else before sleeping
+            self.look_after_others()
+        return self._claimer.next(count)
+
     def _retire_if_over(self, claimed: ClaimedItems) -> None:
         if claimed.end > claimed.begin and claimed.ledger.sealed:
-            view = self._views.get(claimed.name.identity)
-            if view is not None:
-                self._retire_if_complete(view)
-
-    def _claim_next(self, count: int) -> ClaimedItems | None:
-        """Claims and reads up to `count` items of the segment whose turn it is; None if no item is free."""
-        now = time.monotonic()
-        if now - self._looked_after > 2 * self._look_after_every:  # busy all the time; else it is done before sleeping
-            self.look_after_others()
-        if self._words[_SHUTDOWN] == 2:
-            return None
-        view = self._at_hand
-        if view is not None and now - self._turn_began < _TURN_SECONDS:
-            claimed = self._claim_in(view, count) if self._heads_its_lineage(view) else None
-            if claimed is not None:
-                return claimed
-        for name in self._candidates():
-            view = self._view(name)
-            claimed = self._claim_in(view, count) if view is not None else None
-            if view is not None and claimed is not None:
-                if view is not self._at_hand:
-                    self._turn_to(view)
-                self._turn_began = now
-                return claimed
-        self._turn_began = now
-        return None
-
-    def _heads_its_lineage(self, view: SegmentView) -> bool:
-        """Whether no older segment of the same producer has items free again (given back by somebody)."""
-        for name in self._catalog.names():
-            if name.stamp >= view.name.stamp:
-                return True
-            if name.lineage == view.name.lineage:
-                if name.state is State.READY:
-                    return False
-                older = self._view(name)
-                if older is not None and older.ledger.available():
-                    return False
-        return True
-
-    def _candidates(self) -> list[SegmentName]:
-        """The oldest segment with free items of each lineage; the one after the lineage at hand first."""
-        heads: list[SegmentName] = []
-        seen: set[str] = set()
-        self._prune()
-        for name in list(self._catalog.names()):
-            if name.lineage in seen:
-                continue
-            if name.state is not State.READY:
-                view = self._view(name)
-                if view is None or not view.ledger.available():
-                    continue
-            seen.add(name.lineage)
-            heads.append(name)
-        at_hand = self._at_hand
-        if at_hand is None:
-            turn = self._slot % len(heads) if heads else 0
-        else:
-            turn = next((i for i, name in enumerate(heads) if name.stamp > at_hand.name.stamp), 0)
-        return heads[turn:] + heads[:turn]
-
-    def _claim(self, view: SegmentView, count: int) -> tuple[int, int] | None:
-        ledger = view.ledger
-        if ledger.must_be_chosen():
-            self._catalog.choose(view.name, ledger)
-        return ledger.claim(count, self._slot, self._by.deadline())
-
-    def _claim_in(self, view: SegmentView, count: int) -> ClaimedItems | None:
-        while (span := self._claim(view, count)) is not None:
-            begin, end = span
-            try:
-                raw, runs = view.read(begin, end)
-                values = self._decoded(view, begin, raw)
-            except DamagedError as error:
-                self._salvage(view, begin, end, error)
-                continue
-            except BaseException:  # the user's serializer ran: anything may come, KeyboardInterrupt too
-                view.ledger.give_back(begin, end, self._slot)
-                raise
-            if len(values) != len(raw):
-                continue
-            self._pace.saw(len(raw[0]))
-            claimed = ClaimedItems(self._by, view.name, view.ledger, begin, end, values, runs)
-            if self._words[_SLEEPERS] and view.ledger.available():
-                self._index.items.ring()
-            return claimed
-        return None
+            self._shelf.retire_if_complete(self._shelf.known(claimed.name))
 
     def _settled(self, name: SegmentName) -> None:
-        """All messages of a claim in a sealed segment are settled; it may be complete."""
+        """All messages of a claim in a sealed segment are settled, or its last item was got; it may be complete."""
         with self._lock:
-            view = self._views.get(name.identity)
-            if view is not None and not self._by.closed:
-                self._retire_if_complete(view)
-
-    def _decoded(self, view: SegmentView, begin: int, raw: list[bytes], *, keep: bool = False) -> list[Any]:
-        """The items' values; those that cannot be decoded go to quarantine, and the others are given back for a new claim."""
-        loads = self._loads
-        if loads is None:
-            return raw
-        try:
-            return [loads(data) for data in raw]
-        except Exception:  # whatever a deserializer raises
-            if keep:
-                return []
-        for i, data in enumerate(raw, begin):
-            try:
-                loads(data)
-            except Exception as error:
-                reason = f"cannot be decoded with serializer={self._settings.serializer!r}: {error!r}"
-                place = fs.quarantine_bytes(self._catalog.queue, f"{view.name.identity}-{i}.item", data, reason)
-                log.error("quarantined %s: %s", place, reason, extra={"segment": str(view.name), "place": place})
-                view.ledger.settle_claimed(i, i + 1, self._slot)
-        view.ledger.give_back(begin, begin + len(raw), self._slot)
-        return []
-
-    def _salvage(self, view: SegmentView, begin: int, end: int, error: DamagedError) -> None:
-        """Something in the range cannot be read: that is marked dead, the rest given back.
-
-        In a sealed segment all that lies before the next whole block is marked in one go; in one that is still written to, no
-        more than was claimed.
-        """
-        i, ledger = begin, view.ledger
-        while i < end:
-            try:
-                view.read(i, i + 1)
-                i += 1
-            except DamagedItem:
-                ledger.bury(i, i + 1, self._slot)
-                log.error("%s: item %d cannot be read: %s", view.name, i, error)
-                i += 1
-            except DamagedError:
-                stop = view.readable_from(i, ledger.published if ledger.sealed else end)
-                buried = ledger.bury(i, stop, self._slot)
-                log.error("%s: %d items from %d on cannot be read: %s", view.name, buried, i, error)
-                i = stop
-        ledger.give_back(begin, end, self._slot)
-        self._retire_if_complete(view)
-
-    # --- segments at hand ---
-
-    def _view(self, name: SegmentName) -> SegmentView | None:
-        """The view of a segment, opened if need be; None if it is gone or was just quarantined."""
-        view = self._views.get(name.identity)
-        if view is None:
-            view = self._fresh_view(name)
-            if view is not None:
-                self._views[name.identity] = view
-        return view
-
-    def _fresh_view(self, name: SegmentName) -> SegmentView | None:
-        try:
-            ledger = self._catalog.ledger(name)
-        except DamagedError as error:
-            self._repair(name, error)
-            return None
-        if ledger is None:
-            self._catalog.look_again()
-            return None
-        return SegmentView(self._catalog, name, ledger, self._owner)
-
-    def _turn_to(self, view: SegmentView) -> None:
-        self._at_hand = view
-        self._recent = [other for other in self._recent if other is not view] + [view]
-        while len(self._recent) > _READERS:
-            self._recent.pop(0).close()
-
-    def _prune(self) -> None:
-        """Lets go of segments that are gone from the directory."""
-        names, generation = self._catalog.names(), self._index.generation
-        if generation != self._pruned:
-            self._pruned = generation
-            present = {name.identity for name in names}
-            for identity in [identity for identity in self._views if identity not in present]:
-                self._drop(self._views[identity])
-
-    def _drop(self, view: SegmentView) -> None:
-        self._views.pop(view.name.identity, None)
-        self._recent = [other for other in self._recent if other is not view]
-        if self._at_hand is view:
-            self._at_hand = None
-        view.close()
-
-    def _repair(self, name: SegmentName, error: DamagedError) -> None:
-        """A sealed segment's ledger cannot be read: make a new one, or set the segment aside."""
-        with self._catalog.structure:
-            found = self._catalog.locate(name)
-            if found is None or found.state is State.LOADING:
-                return
-            try:
-                rebuilt = rescue.rebuild_ledger(self._catalog, found)
-            except DamagedError as worse:
-                self._catalog.quarantine(found, f"{error}; {worse}")
-                return
-            if rebuilt is not None:
-                rebuilt.close()
-
-    def _retire_if_complete(self, view: SegmentView) -> None:
-        if view.ledger.sealed and view.ledger.complete():
-            view.close()
-            self._catalog.retire(view.name, view.ledger)
-            self._drop(view)
+            if not self._by.closed:
+                self._shelf.retire_if_complete(self._shelf.known(name))
 
     # --- waiting; not under the lock ---
 
@@ -475,9 +274,9 @@ class Consumer:
         """Returns when something may have come; raises Empty or ShutDown when nothing will."""
         bell = self._index.items
         heard = bell.listen()
-        if self._something_free():
-            return
         shutdown = self._words[_SHUTDOWN]
+        if shutdown != 2 and self._something_free():
+            return
         if shutdown == 2 or (shutdown and not self._something_free()):
             raise ShutDown(f"{self._catalog.queue} was shut down", path=self._catalog.queue)
         if not block:
@@ -492,17 +291,9 @@ class Consumer:
         bell.sleep(heard, left)
 
     def _something_free(self) -> bool:
-        if self._words[_SHUTDOWN] == 2:
-            return False
         with self._lock:
             self._refuse_if_closed()
-            for name in self._catalog.names():
-                if name.state is State.READY:
-                    return True
-                view = self._view(name)
-                if view is not None and view.ledger.available():
-                    return True
-        return False
+            return self._shelf.something_free()
 
     def look_after_others(self) -> None:
         """What some handle does now and then on behalf of all: leases that ran out, the dead, segments left complete."""
@@ -516,9 +307,9 @@ class Consumer:
                 self._catalog.look_again()
                 rescue.rescue(self._catalog, self._slot)
                 for name in list(self._catalog.names()):
-                    view = self._view(name) if name.state is not State.READY else None
+                    view = self._shelf.view(name) if name.state is not State.READY else None
                     if view is not None and name.state is State.CHOSEN:
-                        self._retire_if_complete(view)
+                        self._shelf.retire_if_complete(view)
                     elif view is not None and not view.ledger.owner:  # its producer could not seal it when it closed
                         with self._catalog.structure:
                             rescue.rescue_orphans(self._catalog)
@@ -526,7 +317,7 @@ class Consumer:
     def _expire(self) -> None:
         now, freed = time.monotonic(), 0
         for name in list(self._catalog.names()):
-            if name.state is not State.READY and (view := self._view(name)) is not None:
+            if name.state is not State.READY and (view := self._shelf.view(name)) is not None:
                 freed += view.ledger.expire(now)
         if freed:
             self._index.add(IndexWord.REDELIVERED, freed)
@@ -592,8 +383,5 @@ class Consumer:
             self._by.closed = True
             with self._catalog.structure:
                 rescue.release(self._catalog, self._slot)
-            for view in list(self._views.values()):
-                self._retire_if_complete(view)
-                self._drop(view)
-                view.ledger.close()
+            self._shelf.close()
         self.wake()

@@ -70,7 +70,10 @@ class Owner:
             descriptor = os.open(unnamed, flags, 0o600)
             try:
                 try_lock(descriptor)
-                os.write(descriptor, _describe())
+                with contextlib.suppress(
+                    OSError
+                ):  # for people only: on a full disk a consumer must be able to come all the same
+                    os.write(descriptor, _describe())
                 fs.rename(unnamed, path)
             except BaseException:
                 os.close(descriptor)

@@ -129,7 +129,7 @@ class Queue:
         self._parts: _Parts | None = None
         self._pid = os.getpid()
         self._opening = threading.Lock()
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = _absolute(path)
         self._serializer = serializer
         self._prefetch = None if prefetch is None else whole_number("prefetch", prefetch)
         self._allow_network_fs = allow_network_fs
@@ -390,6 +390,15 @@ def _close_at_exit_of_children() -> None:
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_close_all)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    absolute = os.path.abspath(os.fspath(path))
+    try:
+        absolute.encode()
+    except (UnicodeEncodeError, AttributeError):
+        raise SettingsError(f"path must be text that UTF-8 can hold (RocksDB takes no other), not {path!r}") from None
+    return absolute
 
 
 def _settle(path: str, given: dict[str, Any], *, create: bool, allow_network_fs: bool) -> Settings:

@@ -316,7 +316,9 @@ class QueueMachine(RuleBasedStateMachine):
                 assert queue.empty()
                 assert queue.stats().quarantined == 0
             assert segq.check(self.path).ok
-            assert not [name for name in os.listdir(self.path) if name.startswith(("loading_", "ready_", "chosen_", "removed_"))]
+            assert not [
+                name for name in os.listdir(self.path) if name.startswith(("loading_", "ready_", "chosen_", "removed_"))
+            ]
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
             dead.clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
-
 from machine import LoneConsumerMachine, QueueMachine
 
 MACHINES = pytest.mark.parametrize("machine", [QueueMachine, LoneConsumerMachine])

@@ -19,9 +19,7 @@ class Child:
     """
 
     PRELUDE = (
-        "import os, sys, time, signal, segq\n"
-        "def say(*words): print(*words, flush=True)\n"
-        "def wait(): sys.stdin.readline()\n"
+        "import os, sys, time, signal, segq\ndef say(*words): print(*words, flush=True)\ndef wait(): sys.stdin.readline()\n"
     )
 
     def __init__(self, code: str, *arguments: Any, failpoints: str = "", opens: bool = True) -> None:

@@ -110,12 +110,13 @@ def test_what_a_writer_gathered_is_the_block_that_it_writes_and_the_one_a_rescue
     assert block.items(10, 60) == items
     reader = BatchReader(place)
     assert reader.has_open_items(published)
-    assert reader.unflushed(10, published) == [(10, batch.block())]
-    assert reader.unflushed(60, published) == []
-    found = reader.unflushed(10, published - 5)  # killed between the copy and the ledger's word
+    assert reader.unflushed(10, published, open_only=True) == [(10, batch.block())]
+    assert reader.unflushed(60, published, open_only=False) == []
+    found = reader.unflushed(10, published - 5, open_only=True)  # killed between the copy and the ledger's word
     assert fmt.decode_block(fmt.block_key(10), found[0][1]).items(10, 55) == items[:-5]
     batch.close_half()
     assert not reader.has_open_items(published)
+    assert reader.unflushed(10, published, open_only=True) == []
 
 
 def test_a_half_filled_to_the_last_byte_and_the_last_item_is_read_whole(place: str) -> None:

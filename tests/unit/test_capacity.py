@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 import pytest
-
-import segq
 from accounts import until
 from actors import Child
+
+import segq
 
 PRODUCER = (
     "import random\n"

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from actors import segments, states
 
 import segq
-from actors import segments, states
 from segq import format as fmt
 from segq.catalog import LIFE, Catalog, Loading
 from segq.errors import NotAQueueError

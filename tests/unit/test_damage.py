@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from actors import Child, segments, states
 
 import segq
-from actors import Child, segments, states
 
 
 class Picky:

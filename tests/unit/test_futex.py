@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from accounts import until
+
 from segq import format as fmt
 from segq.format import IndexWord
 from segq.fs import MappedFile
@@ -25,7 +25,9 @@ def mapped(tmp_path: Path) -> MappedFile:
 
 def asleep(pid: int) -> bool:
     """Whether the process waits in the kernel for a futex."""
-    return "futex" in Path(f"/proc/{pid}/wchan").read_text() or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][1] == "S"
+    return (
+        "futex" in Path(f"/proc/{pid}/wchan").read_text() or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][1] == "S"
+    )
 
 
 @pytest.mark.parametrize("kind", [Word, PolledWord])

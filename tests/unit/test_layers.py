@@ -15,8 +15,8 @@ ROOT = Path(segq.__file__).parent
 LAYERS = [
     ["errors", "failpoints", "settings", "format", "serializers"],
     ["fs", "futex", "locks", "process", "message"],
-    ["batch", "ledger", "index", "segment"],
-    ["catalog", "loading", "view", "rescue", "claims", "stats", "keeper"],
+    ["batch", "blob", "ledger", "index", "segment"],
+    ["catalog", "loading", "view", "rescue", "claims", "shelf", "claimer", "stats", "keeper"],
     ["producer", "consumer"],
     ["queue", "check"],
     ["__init__"],
@@ -36,7 +36,9 @@ def imported(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {a.name.split(".")[1] if "." in a.name else "__init__" for a in node.names if a.name.split(".")[0] == "segq"}
+            found |= {
+                a.name.split(".")[1] if "." in a.name else "__init__" for a in node.names if a.name.split(".")[0] == "segq"
+            }
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "segq":
             rest = (node.module or "").split(".")[1:]
             names = {a.name for a in node.names}
@@ -86,7 +88,19 @@ def test_only_segment_knows_rocksdb(path: Path) -> None:
         }
 
 
-FILES_CHANGE = {"rename", "replace", "renames", "fsync", "fdatasync", "unlink", "remove", "rmdir", "removedirs", "truncate", "ftruncate"}
+FILES_CHANGE = {
+    "rename",
+    "replace",
+    "renames",
+    "fsync",
+    "fdatasync",
+    "unlink",
+    "remove",
+    "rmdir",
+    "removedirs",
+    "truncate",
+    "ftruncate",
+}
 
 
 def calls(path: Path, owner: str) -> set[str]:
@@ -116,7 +130,9 @@ def test_the_package_only_re_exports() -> None:
     body = ast.parse((ROOT / "__init__.py").read_text()).body
     allowed = (ast.ImportFrom, ast.Assign, ast.Expr)
     assert all(isinstance(node, allowed) for node in body)
-    assert set(segq.__all__) == {name.asname or name.name for node in body if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert set(segq.__all__) == {
+        name.asname or name.name for node in body if isinstance(node, ast.ImportFrom) for name in node.names
+    }
 
 
 def test_importing_segq_does_not_import_what_only_some_need() -> None:

@@ -316,7 +316,9 @@ def test_threads_and_processes_that_claim_at_the_same_time_share_the_items_out_e
     assert sorted(claimed) == list(range(total))
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["claim", "hand", "ack", "nack", "give back", "die", "publish"]), st.integers(0, 9)), max_size=60)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["claim", "hand", "ack", "nack", "give back", "die", "publish"]), st.integers(0, 9)), max_size=60
+)
 
 
 @given(steps=STEPS)

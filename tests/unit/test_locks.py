@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from accounts import until
 from actors import Child
+
 from segq.locks import FileMutex, StructureLock, try_lock
 
 
@@ -85,7 +85,9 @@ def test_the_structure_lock_can_be_entered_again_by_its_thread(tmp_path: Path) -
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("held", ["StructureLock(sys.argv[1])", "FileMutex(os.open(sys.argv[1] + '/queue.lock', os.O_RDWR | os.O_CREAT))"])
+@pytest.mark.parametrize(
+    "held", ["StructureLock(sys.argv[1])", "FileMutex(os.open(sys.argv[1] + '/queue.lock', os.O_RDWR | os.O_CREAT))"]
+)
 def test_a_lock_whose_holder_is_killed_is_free(tmp_path: Path, held: str) -> None:
     code = f"from segq.locks import *\nlock = {held}\nlock.__enter__()\nsay('held')\nwait()\n"
     with Child(code, tmp_path, opens=False) as child:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from itertools import chain
 from typing import Any
 
 import pytest
+from actors import Child, states
 
 import segq
-from actors import Child, states
 
 
 def drained(q: segq.Queue, how: str = "get_many") -> list[Any]:
@@ -126,7 +127,7 @@ def test_each_of_several_consumers_sees_each_producer_in_order(queue_path: str) 
             thread.join(60)
         for handle in handles:
             handle.close()
-    assert sorted(sum(found, [])) == list(range(3000))
+    assert sorted(chain.from_iterable(found)) == list(range(3000))
     assert states(queue_path) == []
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-
-import segq
 from accounts import until
 from actors import Child
+
+import segq
 from segq.claims import MOST_AT_ONCE, Pace
 
 TASK = 0.3  # seconds
@@ -74,7 +74,7 @@ def test_a_fixed_prefetch_is_what_is_claimed() -> None:
 def test_a_quick_consumer_claims_more_and_more_and_a_slow_one_a_single_item() -> None:
     pace = Pace(None)
     counts = []
-    for _ in range(10):
+    for _ in range(40):
         counts.append(pace.count())
         pace.took(1e-7 * counts[-1], counts[-1])
     assert counts[0] == 1

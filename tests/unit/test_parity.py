@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from accounts import until
 
 import segq
-from accounts import until
 
 Make = Callable[..., Any]
 
@@ -49,7 +49,13 @@ def test_sizes(make: Make) -> None:
 
 def test_an_empty_queue_raises_empty(make: Make) -> None:
     q = make()
-    for get in (q.get_nowait, lambda: q.get(False), lambda: q.get(block=False), lambda: q.get(timeout=0.01), lambda: q.get(True, 0.01)):
+    for get in (
+        q.get_nowait,
+        lambda: q.get(False),
+        lambda: q.get(block=False),
+        lambda: q.get(timeout=0.01),
+        lambda: q.get(True, 0.01),
+    ):
         with pytest.raises(queue.Empty):
             get()
     with pytest.raises(queue.Empty):

@@ -8,12 +8,12 @@ import signal
 from pathlib import Path
 
 import pytest
-
-import segq
 from accounts import until
 from actors import Child
-from segq import process
+
+import segq
 from segq import format as fmt
+from segq import process
 from segq.errors import TooManyHandles
 from segq.locks import StructureLock
 from segq.process import Owner

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
-import segq
 from accounts import until
 from actors import Child, states
+
+import segq
 
 
 @pytest.fixture
@@ -320,7 +320,10 @@ def test_stats_account_for_everything(queue_path: str) -> None:
         stats = q.stats()
         assert (stats.items, stats.waiting, stats.claimed, stats.bytes) == (5, 4, 1, 50)
         assert (stats.puts, stats.gets) == (6, 2)
-        assert {owner.slot: (owner.puts, owner.gets, owner.alive) for owner in stats.owners} == {1: (6, 1, True), 2: (0, 1, True)}
+        assert {owner.slot: (owner.puts, owner.gets, owner.alive) for owner in stats.owners} == {
+            1: (6, 1, True),
+            2: (0, 1, True),
+        }
         assert sum(stats.segments.values()) == 1
         assert pickle.loads(pickle.dumps(stats)) == stats
         m.ack()
@@ -531,7 +534,9 @@ def test_closing_ends_the_wait_of_other_threads(queue_path: str) -> None:
             ended.append(type(error))
 
     m = q.receive()
-    threads = [threading.Thread(target=wait, args=(call,)) for call in (lambda: q.put(2), q.get, q.receive, lambda: q.get_many(3))]
+    threads = [
+        threading.Thread(target=wait, args=(call,)) for call in (lambda: q.put(2), q.get, q.receive, lambda: q.get_many(3))
+    ]
     for thread in threads:
         thread.start()
     until(lambda: q._parts.index.words[32] and q._parts.index.words[16], 20, "they are about to sleep")

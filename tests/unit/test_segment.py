@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-
 from actors import Child
+
 from segq import format as fmt
 from segq.errors import DamagedError, StorageError
 from segq.segment import SegmentReader, SegmentWriter

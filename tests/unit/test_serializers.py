@@ -67,7 +67,11 @@ def test_the_built_in_names_are_themselves_and_an_object_is_remembered_by_its_mo
     assert isinstance(marshal, Serializer)
 
 
-@pytest.mark.parametrize("bad", ["msgpak", "", object(), 5, type("Half", (), {"dumps": bytes})()], ids=["unknown", "empty", "object", "number", "half"])
+@pytest.mark.parametrize(
+    "bad",
+    ["msgpak", "", object(), 5, type("Half", (), {"dumps": bytes})()],
+    ids=["unknown", "empty", "object", "number", "half"],
+)
 def test_what_is_no_serializer_is_refused(bad: Any) -> None:
     with pytest.raises(SettingsError, match="serializer"):
         name_of(bad)

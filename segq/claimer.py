@@ -1,0 +1,135 @@
+"""Claiming: mark a range of items in the ledger of the segment whose turn it is, read them, decode them.
+
+What cannot be read or decoded never stops the queue: it is set aside, with the reason, and the next is tried.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from segq import fs
+from segq.blob import DamagedItem
+from segq.catalog import Catalog
+from segq.claims import Claimant, ClaimedItems, Pace
+from segq.errors import DamagedError
+from segq.format import IndexWord
+from segq.shelf import Shelf
+from segq.view import SegmentView
+
+log = logging.getLogger("segq")
+
+_SLEEPERS, _SHUTDOWN = int(IndexWord.ITEMS_SLEEPERS), int(IndexWord.SHUTDOWN)
+_TURN_SECONDS = 0.25  # how long a consumer stays with one lineage while others have items
+
+
+class Claimer:
+    """Used under the consumer's lock only."""
+
+    def __init__(
+        self, catalog: Catalog, shelf: Shelf, by: Claimant, pace: Pace, serializer: str, loads: Callable[[bytes], Any] | None
+    ) -> None:
+        """`loads`: None when items are handed out as the bytes they were stored as."""
+        self._catalog, self._shelf, self._by, self._pace = catalog, shelf, by, pace
+        self._serializer, self._loads = serializer, loads
+        self._items, self._words = catalog.index.items, catalog.index.words
+        self._turn_began = 0.0
+
+    def next(self, count: int) -> ClaimedItems | None:
+        """Up to `count` items of the segment whose turn it is, claimed and read; None if no item is free."""
+        if self._words[_SHUTDOWN] == 2:
+            return None
+        now, shelf = time.monotonic(), self._shelf
+        view = shelf.at_hand
+        if view is not None and now - self._turn_began < _TURN_SECONDS and shelf.heads_its_lineage(view):
+            claimed = self._claim_in(view, count)
+            if claimed is not None:
+                return claimed
+        self._turn_began = now
+        for name in shelf.heads(self._by.slot):
+            view = shelf.view(name)
+            claimed = self._claim_in(view, count) if view is not None else None
+            if view is not None and claimed is not None:
+                if view is not shelf.at_hand:
+                    shelf.turn_to(view)
+                return claimed
+        return None
+
+    def span(self, view: SegmentView, count: int) -> tuple[int, int] | None:
+        """Claims up to `count` neighbours in one segment, and reads nothing."""
+        ledger = view.ledger
+        if ledger.must_be_chosen():
+            self._catalog.choose(view.name, ledger)
+        return ledger.claim(count, self._by.slot, self._by.deadline())
+
+    def _claim_in(self, view: SegmentView, count: int) -> ClaimedItems | None:
+        while (span := self.span(view, count)) is not None:
+            begin, end = span
+            try:
+                raw, runs = view.read(begin, end)
+                values = self._decoded(view, begin, raw)
+            except DamagedError as error:
+                self._salvage(view, begin, end, error)
+                continue
+            except BaseException:  # the user's serializer ran: anything may come, KeyboardInterrupt too
+                view.ledger.give_back(begin, end, self._by.slot)
+                raise
+            if len(values) != len(raw):
+                continue
+            self._pace.saw(len(raw[0]))
+            if self._words[_SLEEPERS] and view.ledger.available():
+                self._items.ring()
+            return ClaimedItems(self._by, view.name, view.ledger, begin, end, values, runs)
+        return None
+
+    def decoded_or_nothing(self, raw: list[bytes]) -> list[Any]:
+        """The values, or none of them if one cannot be decoded (for a look that changes nothing)."""
+        try:
+            return [self._loads(data) for data in raw] if self._loads is not None else list(raw)
+        except Exception:  # whatever a deserializer raises
+            return []
+
+    def _decoded(self, view: SegmentView, begin: int, raw: list[bytes]) -> list[Any]:
+        """The values; none if some cannot be decoded: those go to quarantine, the others are given back for a new claim."""
+        loads = self._loads
+        if loads is None:
+            return raw
+        try:
+            return [loads(data) for data in raw]
+        except Exception:  # whatever a deserializer raises; found out below for which item
+            log.debug("decoding item by item", exc_info=True)
+        for i, data in enumerate(raw, begin):
+            try:
+                loads(data)
+            except Exception as error:
+                reason = f"cannot be decoded with serializer={self._serializer!r}: {error!r}"
+                place = fs.quarantine_bytes(self._catalog.queue, f"{view.name.identity}-{i}.item", data, reason)
+                log.error("quarantined %s: %s", place, reason, extra={"segment": str(view.name), "place": place})
+                view.ledger.settle_claimed(i, i + 1, self._by.slot)
+        view.ledger.give_back(begin, begin + len(raw), self._by.slot)
+        return []
+
+    def _salvage(self, view: SegmentView, begin: int, end: int, error: DamagedError) -> None:
+        """Something in the range cannot be read: that is marked dead, the rest given back.
+
+        In a sealed segment all that lies before the next whole block is marked in one go; in one that is still written to, no
+        more than was claimed.
+        """
+        i, ledger = begin, view.ledger
+        while i < end:
+            try:
+                view.read(i, i + 1)
+                i += 1
+            except DamagedItem:
+                ledger.bury(i, i + 1, self._by.slot)
+                log.error("%s: item %d cannot be read: %s", view.name, i, error)
+                i += 1
+            except DamagedError:
+                stop = view.readable_from(i, ledger.published if ledger.sealed else end)
+                buried = ledger.bury(i, stop, self._by.slot)
+                log.error("%s: %d items from %d on cannot be read: %s", view.name, buried, i, error)
+                i = stop
+        ledger.give_back(begin, end, self._by.slot)
+        self._shelf.retire_if_complete(view)

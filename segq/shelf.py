@@ -1,0 +1,154 @@
+"""The segments that a consumer has open, and whose turn it is.
+
+Those of one lineage (one producer) go strictly in order, so that its items are claimed in the order put; among lineages the
+one at hand, for a while, then the next, so that none starves. Consumers begin at different lineages, which spreads them
+where there are several.
+"""
+
+from __future__ import annotations
+
+from segq import rescue
+from segq.catalog import Catalog
+from segq.errors import DamagedError
+from segq.format import SegmentName, State
+from segq.process import Owner
+from segq.view import SegmentView
+
+_READERS = 2  # segments whose RocksDB reader is kept open; each holds its segment (16 MiB) in memory
+
+
+class Shelf:
+    """Used under the consumer's lock only."""
+
+    def __init__(self, catalog: Catalog, owner: Owner) -> None:
+        self._catalog, self._owner = catalog, owner
+        self._views: dict[str, SegmentView] = {}
+        self._recent: list[SegmentView] = []
+        self._pruned = -1
+        self.at_hand: SegmentView | None = None
+
+    # --- opening ---
+
+    def known(self, name: SegmentName) -> SegmentView | None:
+        return self._views.get(name.identity)
+
+    def view(self, name: SegmentName) -> SegmentView | None:
+        """The view of a segment, opened if need be; None if it is gone or was just quarantined."""
+        view = self._views.get(name.identity)
+        if view is None:
+            view = self.fresh(name)
+            if view is not None:
+                self._views[name.identity] = view
+        return view
+
+    def fresh(self, name: SegmentName) -> SegmentView | None:
+        """A view that is not kept here."""
+        try:
+            ledger = self._catalog.ledger(name)
+        except DamagedError as error:
+            self._repair(name, error)
+            return None
+        if ledger is None:
+            self._catalog.look_again()
+            return None
+        return SegmentView(self._catalog, name, ledger, self._owner)
+
+    def turn_to(self, view: SegmentView) -> None:
+        """From now on this is the segment at hand."""
+        self.at_hand = view
+        self._recent = [other for other in self._recent if other is not view] + [view]
+        while len(self._recent) > _READERS:
+            self._recent.pop(0).close()
+
+    def _repair(self, name: SegmentName, error: DamagedError) -> None:
+        """A sealed segment's ledger cannot be read: make a new one, or set the segment aside."""
+        with self._catalog.structure:
+            found = self._catalog.locate(name)
+            if found is None or found.state is State.LOADING:
+                return
+            try:
+                rebuilt = rescue.rebuild_ledger(self._catalog, found)
+            except DamagedError as worse:
+                self._catalog.quarantine(found, f"{error}; {worse}")
+                return
+            if rebuilt is not None:
+                rebuilt.close()
+
+    # --- whose turn it is ---
+
+    def heads(self, slot: int) -> list[SegmentName]:
+        """The oldest segment with free items of each lineage; the one after the lineage at hand first."""
+        heads: list[SegmentName] = []
+        seen: set[str] = set()
+        self._prune()
+        for name in list(self._catalog.names()):
+            if name.lineage in seen:
+                continue
+            if name.state is not State.READY:
+                view = self.view(name)
+                if view is None or not view.ledger.available():
+                    continue
+            seen.add(name.lineage)
+            heads.append(name)
+        if self.at_hand is None:
+            turn = slot % len(heads) if heads else 0
+        else:
+            stamp = self.at_hand.name.stamp
+            turn = next((i for i, name in enumerate(heads) if name.stamp > stamp), 0)
+        return heads[turn:] + heads[:turn]
+
+    def heads_its_lineage(self, view: SegmentView) -> bool:
+        """Whether no older segment of the same producer has items free again (given back by somebody)."""
+        for name in self._catalog.names():
+            if name.stamp >= view.name.stamp:
+                return True
+            if name.lineage == view.name.lineage:
+                if name.state is State.READY:
+                    return False
+                older = self.view(name)
+                if older is not None and older.ledger.available():
+                    return False
+        return True
+
+    def something_free(self) -> bool:
+        """Whether there is anything to claim; nothing is claimed by looking."""
+        for name in self._catalog.names():
+            if name.state is State.READY:
+                return True
+            view = self.view(name)
+            if view is not None and view.ledger.available():
+                return True
+        return False
+
+    # --- letting go ---
+
+    def retire_if_complete(self, view: SegmentView | None) -> None:
+        """Removes the segment if it is sealed and all its items are done."""
+        if view is not None and view.ledger.complete():
+            view.close()
+            self._catalog.retire(view.name, view.ledger)
+            self._drop(view)
+
+    def _prune(self) -> None:
+        """Lets go of segments that are gone from the directory."""
+        names, generation = self._catalog.names(), self._catalog.index.generation
+        if generation != self._pruned:
+            self._pruned = generation
+            present = {name.identity for name in names}
+            for identity in [identity for identity in self._views if identity not in present]:
+                self._drop(self._views[identity])
+
+    def _drop(self, view: SegmentView) -> None:
+        """Messages may still be out: their ledger stays open as long as they live."""
+        self._views.pop(view.name.identity, None)
+        self._recent = [other for other in self._recent if other is not view]
+        if self.at_hand is view:
+            self.at_hand = None
+        view.close()
+
+    def close(self) -> None:
+        """Retires what is complete, and lets go of everything."""
+        for view in list(self._views.values()):
+            self.retire_if_complete(view)
+            self._drop(view)
+            view.ledger.close()

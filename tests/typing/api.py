@@ -1,0 +1,106 @@
+"""The public interface as a type checker sees it; checked by `mypy --strict tests/typing`, never run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import queue
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, assert_type
+
+import segq
+
+
+class Upper:
+    def dumps(self, item: Any, /) -> bytes:
+        return str(item).upper().encode()
+
+    def loads(self, data: bytes, /) -> Any:
+        return data.decode()
+
+
+def opening(path: str, place: Path, like: os.PathLike[str]) -> None:
+    segq.Queue(path)
+    segq.Queue(place, 10, 1000, "raw", "power", 5, 1, 100, 1 << 20, False)
+    segq.Queue(like, serializer=Upper(), lease=0.5, allow_network_fs=True)
+    segq.Queue(path, serializer=pickle)
+    segq.Queue(5)  # type: ignore[arg-type]
+    segq.Queue(path, capacity="many")  # type: ignore[arg-type]
+    segq.Queue(path, serializer=5)  # type: ignore[arg-type]
+    segq.Queue(path, serializer=json)  # type: ignore[arg-type]  # its dumps returns str
+    serializer: segq.Serializer = Upper()
+    segq.Queue(path, serializer=serializer)
+
+
+def putting(q: segq.Queue, items: Iterable[object]) -> None:
+    q.put({"a": 1})
+    q.put("x", True, 1.5)
+    q.put("x", block=False, timeout=None)
+    q.put_nowait(None)
+    q.put_many(items)
+    q.put_many([1, 2], timeout=1)
+    q.put("x", timeout="1")  # type: ignore[arg-type]
+
+
+def getting(q: segq.Queue) -> None:
+    assert_type(q.get(timeout=1), Any)
+    assert_type(q.get_nowait(), Any)
+    assert_type(q.get_many(5, block=False), list[Any])
+    assert_type(q.peek(), list[Any])
+    assert_type(q.receive(), segq.Message)
+    assert_type(q.receive_many(5, True, 1.0), list[segq.Message])
+    assert_type(q.purge(), int)
+    with q.receive() as m:
+        assert_type(m, segq.Message)
+        assert_type(m.value, Any)
+        assert_type(m.id, str)
+        assert_type(m.enqueued_at, float)
+        assert_type(m.deliveries, int)
+        m.extend(5)
+        m.ack()
+        m.nack()
+
+
+def counting(path: str) -> None:
+    with segq.Queue(path) as q:
+        assert_type(q, segq.Queue)
+        assert_type(q.qsize(), int)
+        assert_type(len(q), int)
+        assert_type(q.empty(), bool)
+        assert_type(q.full(), bool)
+        assert_type(q.settings, segq.Settings)
+        assert_type(q.path, str)
+        q.task_done()
+        q.join(timeout=1)
+        q.shutdown(immediate=True)
+        stats = q.stats()
+        assert_type(stats, segq.Stats)
+        assert_type(stats.items, int)
+        assert_type(stats.bytes, int | None)
+        assert_type(stats.owners, tuple[segq.OwnerStats, ...])
+        stats.items = 5  # type: ignore[misc]
+
+
+def checking(path: Path) -> None:
+    report = segq.check(path, fix=True)
+    assert_type(report, segq.Report)
+    assert_type(report.ok, bool)
+    problems: Sequence[segq.Problem] = report.problems
+    assert_type(problems[0].what, str)
+    segq.remove(path)
+
+
+def catching(q: segq.Queue) -> None:
+    try:
+        q.put_nowait(1)
+    except segq.Full as error:
+        stdlib: queue.Full = error
+        assert_type(error.path, str | None)
+        print(stdlib)
+    except segq.StorageError as error:
+        disk: OSError = error
+        print(disk.errno)
+    except segq.QueueError as error:
+        assert_type(error.segment, str | None)
