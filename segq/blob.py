@@ -8,13 +8,14 @@ goes to RocksDB's log, synced, and there is no blob.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.format import REFERENCE, Reference
-from segq.fs import open_regular, storage_errors
+from segq.fs import open_regular, shorten, storage_errors
 
 
 class DamagedItem(DamagedError):
@@ -29,17 +30,22 @@ class BlobWriter:
         self._path = os.path.join(segment, fmt.BLOB_FILE)
         with storage_errors(self._path):
             self._descriptor = open_regular(self._path, os.O_RDWR | os.O_CREAT)
-        self._end = os.fstat(self._descriptor).st_size
+        self.size = os.fstat(self._descriptor).st_size
 
     def write(self, data: bytes) -> Reference:
-        """Stores `data` whole, or raises StorageError; what a failed write left is overwritten by the next."""
+        """Stores `data` whole, or raises StorageError and leaves nothing."""
+        rest, at = memoryview(data), self.size
         with storage_errors(self._path):
-            rest, at = memoryview(data), self._end
-            while rest:
-                written = os.pwrite(self._descriptor, rest, at)
-                rest, at = rest[written:], at + written
-        reference = Reference(REFERENCE.pack(self._end, len(data), zlib.crc32(data), 0))
-        self._end = at
+            try:
+                while rest:
+                    written = os.pwrite(self._descriptor, rest, at)
+                    rest, at = rest[written:], at + written
+            except OSError:
+                with contextlib.suppress(OSError):
+                    shorten(self._descriptor, self.size)  # on a full disk, what we could not use is others' to use
+                raise
+        reference = Reference(REFERENCE.pack(self.size, len(data), zlib.crc32(data), 0))
+        self.size = at
         return reference
 
     def close(self) -> None:

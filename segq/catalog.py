@@ -33,7 +33,7 @@ LIFE: dict[tuple[State, State], str] = {
     (State.LOADING, State.REMOVED): "sealed, and every item done",
     (State.CHOSEN, State.REMOVED): "every item done",
 }
-SEALED = (State.READY, State.CHOSEN)
+_LISTINGS = 16  # tries to list the directory while nothing changes, before asking for the lock
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,11 +67,26 @@ class Catalog:
 
     def names(self) -> list[SegmentName]:
         """All segments that are not being removed, oldest first; read again only if something has changed."""
-        generation = self.index.generation
-        if generation != self._seen:
-            self._names = self.listed()
-            self._seen = generation
+        if self.index.generation != self._seen:
+            self._names, self._seen = self._settled_list()
         return self._names
+
+    def _settled_list(self) -> tuple[list[SegmentName], int]:
+        """The names at one moment, and the generation they are of.
+
+        Reading a large directory takes several system calls, between which a rename can hide an entry or show it twice.
+        """
+        index = self.index
+        for _attempt in range(_LISTINGS):
+            generation = index.generation
+            if not generation & 1:
+                names = self.listed()
+                if index.generation == generation:
+                    return names, generation
+        with self.structure:
+            if index.generation & 1:  # somebody died in the middle of a change
+                index.changed()
+            return self.listed(), index.generation
 
     def look_again(self) -> None:
         """Forget the list: names are the truth, and a generation may have been lost with the index."""
@@ -108,7 +123,7 @@ class Catalog:
             try:
                 return Ledger.open(os.path.join(self.path(found), fmt.LEDGER_FILE))
             except FileNotFoundError:
-                if self.locate(name) == found:
+                if str(self.locate(name)) == str(found):  # names compare without their state
                     raise DamagedError(f"{self.path(found)} has no ledger", path=self.queue, segment=str(found)) from None
         return None
 
@@ -246,8 +261,11 @@ class Catalog:
             found = self.locate(name)
             if found is None:
                 return
-            place = fs.quarantine(self.queue, str(found), reason)
-            self.index.changed()
+            self.index.changing()
+            try:
+                place = fs.quarantine(self.queue, str(found), reason)
+            finally:
+                self.index.changed()
         log.error("quarantined %s: %s", place, reason, extra={"segment": str(found), "place": place})
 
     def sweep(self) -> None:
@@ -260,11 +278,13 @@ class Catalog:
         if (name.state, target) not in LIFE:
             raise AssertionError(f"no step from {name.state} to {target}")
         moved = name.in_state(target)
+        self.index.changing()
         try:
             fs.rename(self.path(name), self.path(moved))
         except FileNotFoundError:
             return None
-        self.index.changed()
+        finally:
+            self.index.changed()
         if self._durable:
             try:
                 fs.sync_directory(self.queue)

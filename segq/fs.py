@@ -189,6 +189,11 @@ def scratch_directory(parent: str, name: str) -> str:
         return os.path.join(parent, name)
 
 
+def shorten(descriptor: int, size: int) -> None:
+    """Cuts off what a failed write left. Never for a file that anybody maps."""
+    os.ftruncate(descriptor, size)
+
+
 # --- mapped files -----------------------------------------------------------------------------------------------------
 
 

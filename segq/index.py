@@ -85,7 +85,7 @@ class Index:
         except FileNotFoundError:
             pass
         file = MappedFile.create(path, fmt.INDEX_SIZE, [(0, fmt.INDEX_SIZE)])
-        file.words[IndexWord.GENERATION] = time.time_ns()  # unlike any that a handle remembers
+        file.words[IndexWord.GENERATION] = time.time_ns() & ~1  # unlike any that a handle remembers
         file.words[IndexWord.MAGIC] = fmt.INDEX_MAGIC
         return cls(queue, file)
 
@@ -95,7 +95,11 @@ class Index:
 
     def changed(self) -> None:
         """Says that names in the directory have changed. Under the structure lock."""
-        self.words[IndexWord.GENERATION] = (self.words[IndexWord.GENERATION] + 1) & (2**63 - 1)
+        self.words[IndexWord.GENERATION] = ((self.words[IndexWord.GENERATION] | 1) + 1) & (2**63 - 1)
+
+    def changing(self) -> None:
+        """Says that a name is about to change, until `changed`: a list made meanwhile may miss it, or show it twice."""
+        self.words[IndexWord.GENERATION] |= 1
 
     @property
     def shutdown(self) -> int:

@@ -32,6 +32,7 @@ UNLIMITED = 1 << 62
 # Large items count an eighth towards `segment_bytes`: that limit bounds the memory that reading a segment takes, and they take
 # none; what they take is disk, which is given back a segment at a time.
 _BLOB_SHARE = 8
+_BLOB_WORTH = 4 << 20  # about as much as a new segment costs in time to write
 
 
 class LoadingSegment:
@@ -78,6 +79,10 @@ class LoadingSegment:
             return items <= self.items
         weight = size if size <= LARGE_BYTES else size // _BLOB_SHARE
         return published + items <= self.items and self.bytes + self.end + weight <= most_bytes
+
+    def spent(self) -> bool:
+        """Whether it holds much disk for items that are all done: time to seal it, which gives the disk back."""
+        return self._blob is not None and self._blob.size >= _BLOB_WORTH and self.ledger.done() == self.published
 
     # --- storing ---
 

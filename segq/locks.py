@@ -7,7 +7,7 @@
   file description, which threads share, so a `threading.Lock` comes first; a forked child shares it too, which is why
   handles do not survive a fork but are opened anew there (see `queue`).
 
-Order, where more than one is held: a handle's own lock, structure, index, ledger.
+Order, where more than one is held: a handle's own lock, index, structure, ledger.
 """
 
 from __future__ import annotations

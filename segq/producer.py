@@ -125,7 +125,7 @@ class Producer:
     def _new_run(self, segment: LoadingSegment, now: float) -> bool:
         """A put in another millisecond than the last: notes the time; False if there is no place for that."""
         self._index_words[self._puts_at] = self._puts_before + segment.base + segment.count
-        return segment.begin_run(now)
+        return not segment.spent() and segment.begin_run(now)
 
     # --- the long way; under the lock ---
 
@@ -135,7 +135,7 @@ class Producer:
         count = len(data)
         self._refuse_if_never(count, size)
         segment = self._segment
-        if segment is _NONE or not segment.has_place(count, size, self._settings.segment_bytes):
+        if segment is _NONE or not segment.has_place(count, size, self._settings.segment_bytes) or segment.spent():
             segment = self._next_segment(count, size)
         if self._limited and not self._reserve(segment, count, size):
             return False

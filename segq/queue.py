@@ -125,14 +125,8 @@ class Queue:
         *,
         allow_network_fs: bool = False,
     ) -> None:
-        self._closed = False
-        self._parts: _Parts | None = None
-        self._pid = os.getpid()
-        self._opening = threading.Lock()
-        self.path = _absolute(path)
-        self._serializer = serializer
-        self._prefetch = None if prefetch is None else whole_number("prefetch", prefetch)
-        self._allow_network_fs = allow_network_fs
+        place = _absolute(path)
+        prefetch = None if prefetch is None else whole_number("prefetch", prefetch)
         given = validated(
             {
                 "capacity": capacity,
@@ -144,8 +138,19 @@ class Queue:
                 "segment_bytes": segment_bytes,
             }
         )
-        self.settings = _settle(self.path, given, create=create, allow_network_fs=allow_network_fs)
+        settings = _settle(place, given, create=create, allow_network_fs=allow_network_fs)
+        self._describe(place, settings, serializer, prefetch, allow_network_fs)
         self._open()
+
+    def _describe(
+        self, path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None, allow_network_fs: bool
+    ) -> None:
+        self.path, self.settings = path, settings
+        self._serializer, self._prefetch, self._allow_network_fs = serializer, prefetch, allow_network_fs
+        self._closed = False
+        self._parts: _Parts | None = None
+        self._pid = os.getpid()
+        self._opening = threading.Lock()
 
     # --- putting ---
 
@@ -319,7 +324,7 @@ class Queue:
         return f"<segq.Queue {self.path!r}{' closed' if self._closed else ''}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.path, self._serializer, self._prefetch, self._allow_network_fs)
+        return _described, (self.path, self.settings, self._serializer, self._prefetch, self._allow_network_fs)
 
     # --- opening on first use ---
 
@@ -360,8 +365,16 @@ class Queue:
 _inherited: list[_Parts] = []
 
 
-def _reopened(path: str, serializer: str | Serializer | None, prefetch: int | None, allow: bool) -> Queue:
-    return Queue(path, serializer=serializer, prefetch=prefetch, create=False, allow_network_fs=allow)
+def _described(
+    path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None, allow_network_fs: bool
+) -> Queue:
+    """A handle that was sent to this process, not open yet: its first use opens it.
+
+    Not before: multiprocessing unpickles what it hands to a child before the child's exit handlers can be registered.
+    """
+    handle = Queue.__new__(Queue)
+    handle._describe(path, settings, serializer, prefetch, allow_network_fs)  # noqa: SLF001
+    return handle
 
 
 def _after_fork_in_child() -> None:

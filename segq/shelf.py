@@ -67,6 +67,14 @@ class Shelf:
             if found is None or found.state is State.LOADING:
                 return
             try:
+                again = self._catalog.ledger(found)
+            except DamagedError:
+                pass
+            else:  # it was only being renamed, or somebody has mended it
+                if again is not None:
+                    again.close()
+                return
+            try:
                 rebuilt = rescue.rebuild_ledger(self._catalog, found)
             except DamagedError as worse:
                 self._catalog.quarantine(found, f"{error}; {worse}")

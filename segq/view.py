@@ -34,7 +34,6 @@ class SegmentView:
         self._catalog, self._owner = catalog, owner
         self._batch: BatchReader | None = None
         self._reader: SegmentReader | None = None
-        self._blob: BlobReader | None = None
         self._scratch: str | None = None
 
     def read(self, begin: int, end: int) -> tuple[list[bytes], list[Runs]]:
@@ -79,8 +78,11 @@ class SegmentView:
         """`items` with the bytes of large ones in the place of their references."""
         if not any(type(item) is Reference for item in items):
             return items
-        blob = self._blob or self._open_blob()
-        return [blob.read(item) if type(item) is Reference else item for item in items]
+        blob = self._open_blob()
+        try:
+            return [blob.read(item) if type(item) is Reference else item for item in items]
+        finally:
+            blob.close()  # a large file that is deleted meanwhile must not keep its place on the disk through us
 
     def _open_blob(self) -> BlobReader:
         for _attempt in range(_ATTEMPTS):
@@ -88,10 +90,9 @@ class SegmentView:
             if now is None:
                 break
             try:
-                self._blob = BlobReader(self._catalog.path(now))
+                return BlobReader(self._catalog.path(now))
             except FileNotFoundError:
                 continue
-            return self._blob
         raise DamagedItem(f"{self.name}: the bytes of its large items are gone", segment=str(self.name))
 
     def _open_batch(self) -> BatchReader | None:
@@ -142,6 +143,3 @@ class SegmentView:
         """Lets go of the reader; the ledger stays usable for messages that are still out."""
         self._close_reader()
         self._batch = None
-        if self._blob is not None:
-            self._blob.close()
-            self._blob = None

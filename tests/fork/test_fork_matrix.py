@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 from collections import Counter
 from multiprocessing.context import BaseContext
@@ -108,5 +109,7 @@ def test_a_pickled_handle_of_a_queue_that_is_gone_says_so(queue_path: str) -> No
     data = pickle.dumps(q)
     q.close()
     segq.remove(queue_path)
+    other = pickle.loads(data)
     with pytest.raises(segq.NotAQueueError):
-        pickle.loads(data)
+        other.put(1)
+    assert not os.path.lexists(queue_path)

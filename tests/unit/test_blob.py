@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from actors import Child, segments
 from hypothesis import given
 from hypothesis import strategies as st
 
 import segq
-from actors import Child, segments
 from segq import format as fmt
 from segq.blob import BlobReader, BlobWriter, DamagedItem
 from segq.errors import DamagedError, StorageError

@@ -237,3 +237,24 @@ def test_quarantine_is_reported_in_the_log(catalog: Catalog, loading: Loading, c
     assert "it smells" in caplog.text
     assert str(loading.name) in caplog.text
     assert catalog.names() == []
+
+
+def test_a_list_of_many_segments_misses_none_that_is_just_being_renamed_and_shows_none_twice(catalog: Catalog) -> None:
+    names = [SegmentName(number, "0123456789ab", State.READY) for number in range(1, 1201)]
+    for name in names:
+        os.mkdir(catalog.path(name))
+    catalog.index.changed()
+    pid = os.fork()
+    if not pid:
+        other = catalog_of(catalog.queue)
+        for name in names:
+            with other.structure:
+                other._move(name, State.CHOSEN)
+        os._exit(0)
+    expected, wrong, listings = [name.stamp for name in names], 0, 0
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        wrong += [name.stamp for name in catalog.names()] != expected
+        listings += 1
+    assert os.waitpid(pid, 0)[1] == 0
+    assert listings
+    assert not wrong, f"{wrong} of {listings} listings"

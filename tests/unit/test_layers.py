@@ -98,8 +98,6 @@ FILES_CHANGE = {
     "remove",
     "rmdir",
     "removedirs",
-    "truncate",
-    "ftruncate",
 }
 
 

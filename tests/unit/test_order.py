@@ -108,7 +108,7 @@ def test_a_lone_consumer_that_keeps_up_with_producers_in_other_processes_sees_ea
         assert q.empty()
 
 
-def test_each_of_several_consumers_sees_each_producer_in_order(queue_path: str) -> None:
+def test_several_consumers_share_out_the_segments_of_one_producer_and_each_item_comes_once(queue_path: str) -> None:
     found: list[list[Any]] = [[], [], []]
     with segq.Queue(queue_path, segment_items=100) as q:
         handles = [segq.Queue(queue_path) for _ in found]
