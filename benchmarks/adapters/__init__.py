@@ -17,11 +17,13 @@ MODULES = {
     "segq": "benchmarks.adapters.segq_queue",
     "multiprocessing.Queue": "benchmarks.adapters.multiprocessing_queue",
     "plain write": "benchmarks.adapters.plain_write",
+    "plain write, synced": "benchmarks.adapters.plain_write:synced",
 }
 
 
 @cache
 def adapter_named(name: str) -> Adapter:
     """The adapter of that name; raises `UnavailableError`, saying why, if this machine cannot run it."""
-    adapter: Adapter = import_module(MODULES[name]).adapter()
+    module, _, maker = MODULES[name].partition(":")
+    adapter: Adapter = getattr(import_module(module), maker or "adapter")()
     return adapter

@@ -14,7 +14,7 @@ from benchmarks.workloads.transfer import Transfer
 
 __all__ = ["WORKLOADS", "Arena", "Entrant", "Repetition", "Workload"]
 
-SEGQ, PEER, PLAIN = "segq", "multiprocessing.Queue", "plain write"
+SEGQ, PEER, PLAIN, SYNCED = "segq", "multiprocessing.Queue", "plain write", "plain write, synced"
 SMALL, LARGE = BytesPayload(100), BytesPayload(1 << 20)
 RAW = Settings(serializer="raw")
 FAR_FROM_FULL = 1 << 30
@@ -63,7 +63,12 @@ _programme: tuple[Workload, ...] = (
         name="large",
         title="put → get of 1 MiB items, against plain writes of the same bytes",
         payload=LARGE,
-        entrants=(segq, Entrant(label=PLAIN, adapter=PLAIN, mode="write only"), peer),
+        entrants=(
+            segq,
+            Entrant(label=PLAIN, adapter=PLAIN, mode="write only"),
+            Entrant(label=SYNCED, adapter=SYNCED, mode="write only"),
+            peer,
+        ),
         items=lambda scale: scale.large,
         targets=(
             Target(metric="bandwidth", of=SEGQ, against=PLAIN, at_least=0.6),
