@@ -4,6 +4,10 @@ RocksDB would copy a large value about four times on its way to the log. Here it
 death of the process does not touch, and one `pread` on the other side. The reference (offset, length, CRC-32) is an item like
 any other: in the open batch, then in a block. It is published after the write has returned. With durability="power" every item
 goes to RocksDB's log, synced, and there is no blob.
+
+Checksums: what lies in the open batch has none, large or small; it is on its way from one process to another within the page
+cache. What stays long enough to be written as a block gets one: RocksDB's for the block, and ours, in the references, for the
+large items (computing it for every item would take longer than writing it).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import zlib
 
 from segq import format as fmt
 from segq.errors import DamagedError
-from segq.format import REFERENCE, Reference
+from segq.format import DEAD, DONE, END_MASK, IS_REFERENCE, REFERENCE, Reference
 from segq.fs import open_regular, shorten, storage_errors
 
 
@@ -44,7 +48,7 @@ class BlobWriter:
                 with contextlib.suppress(OSError):
                     shorten(self._descriptor, self.size)  # on a full disk, what we could not use is others' to use
                 raise
-        reference = Reference(REFERENCE.pack(self.size, len(data), zlib.crc32(data), 0))
+        reference = Reference(REFERENCE.pack(self.size, len(data), 0, 0))
         self.size = at
         return reference
 
@@ -56,6 +60,25 @@ class BlobWriter:
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
             self.close()
+
+
+def with_checksums(first: int, data: bytes, segment: str, states: memoryview) -> bytes:
+    """The block `data`, about to be written, with checksums in its references to items that are not done yet."""
+    block = fmt.decode_block(fmt.block_key(first), data)
+    if not block.references:
+        return data
+    patched, begin = bytearray(data), block.start
+    reader: BlobReader | None = None
+    for i, end in enumerate(block.ends, first):
+        stop = block.start + (end & END_MASK)
+        if end & IS_REFERENCE and states[i : i + 1] not in (DONE, DEAD):
+            with contextlib.suppress(DamagedItem, FileNotFoundError):  # its reader will find out
+                reader = reader or BlobReader(segment)
+                patched[begin:stop] = reader.checked(data[begin:stop])
+        begin = stop
+    if reader is not None:
+        reader.close()
+    return bytes(patched)
 
 
 class BlobReader:
@@ -71,7 +94,7 @@ class BlobReader:
         """Raises DamagedError unless every byte is as it was written."""
         if len(reference) != REFERENCE.size:
             raise DamagedItem(f"{self._path}: a reference of {len(reference)} bytes")
-        offset, length, checksum, _ = REFERENCE.unpack(reference)
+        offset, length, checksum, checked = REFERENCE.unpack(reference)
         size = os.fstat(self._descriptor).st_size
         if offset + length > size:
             raise DamagedItem(f"{self._path} ends at {size}, before an item at {offset} of {length} bytes")
@@ -79,9 +102,14 @@ class BlobReader:
             data = os.pread(self._descriptor, length, offset)
         except OSError as error:
             raise DamagedItem(f"{self._path}: the item at {offset} cannot be read: {error.strerror}") from error
-        if zlib.crc32(data) != checksum:
+        if len(data) != length or (checked and zlib.crc32(data) != checksum):
             raise DamagedItem(f"{self._path}: the item at {offset} of {length} bytes is not what was written")
         return data
+
+    def checked(self, reference: bytes) -> bytes:
+        """The same reference with a checksum of what it leads to. Raises DamagedItem."""
+        data = self.read(reference)
+        return REFERENCE.pack(*REFERENCE.unpack(reference)[:2], zlib.crc32(data), 1)
 
     def close(self) -> None:
         if self._descriptor >= 0:

@@ -25,7 +25,7 @@ A *block* (a RocksDB value; its key is the index of its first item, 8 bytes big-
         payload bytes
 
 Where a block has references, the top bit of an item's end says that the item is one: (offset u64, length u64, CRC-32 u32,
-unused u32) of its bytes in the file `blob`, where items larger than LARGE_BYTES are kept.
+u32 1: has a CRC) of its bytes in the file `blob`, where items larger than LARGE_BYTES are kept.
 
 A *run* says when the items from `index` (counted within the block) on were put, in milliseconds of the epoch, up to the
 next run; `ttl` is their time to live in milliseconds, 0 for none. Items put in the same millisecond share a run, so a

@@ -20,7 +20,7 @@ from itertools import accumulate
 
 from segq import format as fmt
 from segq.batch import BatchWriter
-from segq.blob import BlobWriter
+from segq.blob import BlobWriter, with_checksums
 from segq.catalog import Catalog, Loading
 from segq.failpoints import ARMED, reach
 from segq.format import HALF_BYTES, HALF_ITEMS, IS_REFERENCE, LARGE_BYTES, LedgerWord, Reference, SegmentName
@@ -156,6 +156,8 @@ class LoadingSegment:
         if ARMED:
             reach("block.begun")
         block = fmt.encode_block(items, time.time_ns() // 1_000_000, references=lengths is not None)
+        if lengths is not None:
+            block = with_checksums(first, block, self.path, self.ledger.states)
         try:
             self._write(first, block)
             if ARMED:
@@ -235,7 +237,7 @@ class LoadingSegment:
             return
         batch.count, batch.end = self.count, self.end
         if not self.ledger.all_done(self.base, self.base + self.count):  # what nobody will read need not be written
-            self._write(self.base, batch.block())
+            self._write(self.base, with_checksums(self.base, batch.block(), self.path, self.ledger.states))
             self.bytes += self.end
         self._leave_half(batch)
 

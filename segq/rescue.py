@@ -13,6 +13,7 @@ import os
 from segq import format as fmt
 from segq import fs, process
 from segq.batch import BatchReader
+from segq.blob import with_checksums
 from segq.catalog import Catalog
 from segq.errors import DamagedError, StorageError
 from segq.failpoints import ARMED, reach
@@ -172,7 +173,7 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
     writer = SegmentWriter(path)
     try:
         for first, block in batch.unflushed(writer.flushed(), published, open_only=same_boot) if batch is not None else ():
-            writer.write(first, block, sync=False)
+            writer.write(first, with_checksums(first, block, path, ledger.states), sync=False)
         flushed = writer.flushed()
     finally:
         writer.close()

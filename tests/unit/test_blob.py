@@ -42,7 +42,8 @@ def test_a_reader_goes_on_under_whatever_name_the_directory_has(tmp_path: Path) 
 
 def test_a_changed_byte_or_a_cut_file_damages_the_items_concerned_only(tmp_path: Path) -> None:
     writer = BlobWriter(str(tmp_path))
-    references = [writer.write(bytes([n]) * 1000) for n in range(4)]
+    fresh = BlobReader(str(tmp_path))
+    references = [fresh.checked(writer.write(bytes([n]) * 1000)) for n in range(4)]  # as they are once they are in a block
     file = tmp_path / fmt.BLOB_FILE
     data = bytearray(file.read_bytes())
     data[1500] ^= 1
