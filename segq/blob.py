@@ -19,22 +19,22 @@ import zlib
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.format import DEAD, DONE, END_MASK, IS_REFERENCE, REFERENCE, Reference
-from segq.fs import open_regular, shorten, storage_errors
+from segq.fs import HeldDescriptor, open_regular, shorten, storage_errors
 
 
 class DamagedItem(DamagedError):
     """The bytes of one large item are gone or not what was written; its neighbours are not concerned."""
 
 
-class BlobWriter:
+class BlobWriter(HeldDescriptor):
     """The producer's side; used under its lock."""
 
     def __init__(self, segment: str) -> None:
         """Goes on behind what a resumed segment holds already. Raises StorageError."""
         self._path = os.path.join(segment, fmt.BLOB_FILE)
         with storage_errors(self._path):
-            self._descriptor = open_regular(self._path, os.O_RDWR | os.O_CREAT)
-        self.size = os.fstat(self._descriptor).st_size
+            super().__init__(open_regular(self._path, os.O_RDWR | os.O_CREAT))
+        self.size = os.fstat(self.descriptor).st_size
 
     def write(self, data: bytes) -> Reference:
         """Stores `data` whole, or raises StorageError and leaves nothing."""
@@ -42,24 +42,15 @@ class BlobWriter:
         with storage_errors(self._path):
             try:
                 while rest:
-                    written = os.pwrite(self._descriptor, rest, at)
+                    written = os.pwrite(self.descriptor, rest, at)
                     rest, at = rest[written:], at + written
             except OSError:
                 with contextlib.suppress(OSError):
-                    shorten(self._descriptor, self.size)  # on a full disk, what we could not use is others' to use
+                    shorten(self.descriptor, self.size)  # on a full disk, what we could not use is others' to use
                 raise
         reference = Reference(REFERENCE.pack(self.size, len(data), 0, 0))
         self.size = at
         return reference
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()
 
 
 def with_checksums(first: int, data: bytes, segment: str, states: memoryview) -> bytes:
@@ -81,25 +72,25 @@ def with_checksums(first: int, data: bytes, segment: str, states: memoryview) ->
     return bytes(patched)
 
 
-class BlobReader:
+class BlobReader(HeldDescriptor):
     """A consumer's side. Holds the file open, so that it can be read under whatever name the segment has."""
 
     def __init__(self, segment: str) -> None:
         """Raises FileNotFoundError, DamagedError or StorageError."""
         self._path = os.path.join(segment, fmt.BLOB_FILE)
         with storage_errors(self._path):
-            self._descriptor = open_regular(self._path, os.O_RDONLY)
+            super().__init__(open_regular(self._path, os.O_RDONLY))
 
     def read(self, reference: bytes) -> bytes:
         """Raises DamagedError unless every byte is as it was written."""
         if len(reference) != REFERENCE.size:
             raise DamagedItem(f"{self._path}: a reference of {len(reference)} bytes")
         offset, length, checksum, checked = REFERENCE.unpack(reference)
-        size = os.fstat(self._descriptor).st_size
+        size = os.fstat(self.descriptor).st_size
         if offset + length > size:
             raise DamagedItem(f"{self._path} ends at {size}, before an item at {offset} of {length} bytes")
         try:
-            data = os.pread(self._descriptor, length, offset)
+            data = os.pread(self.descriptor, length, offset)
         except OSError as error:
             raise DamagedItem(f"{self._path}: the item at {offset} cannot be read: {error.strerror}") from error
         if len(data) != length or (checked and zlib.crc32(data) != checksum):
@@ -110,12 +101,3 @@ class BlobReader:
         """The same reference with a checksum of what it leads to. Raises DamagedItem."""
         data = self.read(reference)
         return REFERENCE.pack(*REFERENCE.unpack(reference)[:2], zlib.crc32(data), 1)
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()

@@ -116,29 +116,38 @@ def sync_directory(path: str) -> None:
             os.close(descriptor)
 
 
-class Directory:
+class HeldDescriptor:
+    """A descriptor that is closed with its holder, at the latest when that is forgotten."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            self.close()
+
+
+class Directory(HeldDescriptor):
     """A directory held open, and a `path` that leads to it whatever it is called by now (on Linux).
 
     Elsewhere the path is the one given, and a rename while it is being used is met by opening again.
     """
 
-    __slots__ = ("_descriptor", "path")
+    __slots__ = ("path",)
 
     def __init__(self, path: str) -> None:
         """Raises FileNotFoundError."""
         with storage_errors(path):
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        stable = f"/proc/self/fd/{self._descriptor}"
+            super().__init__(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW))
+        stable = f"/proc/self/fd/{self.descriptor}"
         self.path = stable if os.path.isdir(stable) else path
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()
 
 
 def unlink(path: str) -> None:
@@ -208,20 +217,21 @@ def allocate(descriptor: int, offset: int, length: int) -> None:
             os.pwrite(descriptor, b"\0" * min(fmt.PAGE, offset + length - at), at)
 
 
-class MappedFile:
+class MappedFile(HeldDescriptor):
     """A regular file mapped whole, shared and writable, that no process ever shortens while others may have it mapped.
 
     `map` serves slices, `words` aligned u64 loads and stores (one instruction each: never seen half done), `halves` u32.
 
-    `descriptor` is kept for locking and allocating. It is a file description of its own, not the one that `mmap` keeps a copy
-    of: a forked child closes its copies of the former (below), so a lock dies with the process that took it.
+    `descriptor` is kept for locking and allocating; closing it leaves the mapping, which goes with the last view of it. It is a
+    file description of its own, not the one that `mmap` keeps a copy of: a forked child closes its copies of the former
+    (below), so a lock dies with the process that took it.
     """
 
-    __slots__ = ("__weakref__", "descriptor", "halves", "map", "path", "view", "words")
+    __slots__ = ("__weakref__", "halves", "map", "path", "view", "words")
 
     def __init__(self, path: str, descriptor: int, size: int) -> None:
+        super().__init__(-1)
         self.path = path
-        self.descriptor = -1
         try:
             with storage_errors(path):
                 self.map = mmap.mmap(descriptor, size)
@@ -285,16 +295,6 @@ class MappedFile:
         except OSError:
             return False
         return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
-
-    def close(self) -> None:
-        """Closes the descriptor; the mapping goes with the last view of it."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            self.close()
 
 
 _mapped: weakref.WeakSet[MappedFile] = weakref.WeakSet()
