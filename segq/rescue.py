@@ -91,15 +91,16 @@ def _settle(catalog: Catalog, slot: int) -> None:
     if ARMED:
         reach("rescue.freed")
     catalog.index.clear_owner(slot)
-    catalog.index.add(IndexWord.RESCUES, 1)
     catalog.index.add(IndexWord.REDELIVERED, freed)
     if settled:  # else (disk full) its name stays on the list, and the next rescue tries again
+        catalog.index.add(IndexWord.RESCUES, 1)
         process.forget_slot(catalog.queue, slot)
     catalog.sweep()
     catalog.index.changed()
     catalog.index.items.ring()
     catalog.index.room.ring(1 << 30)
-    log.warning(
+    log.log(
+        logging.WARNING if settled or freed else logging.DEBUG,
         "rescued what process %s held: %d segments, %d items",
         record.pid if record else "?",
         sealed,

@@ -36,7 +36,7 @@ class Stats:
     `items` are stored and not acknowledged, of which `waiting` can be handed out (or lie prefetched with a consumer) and
     `claimed` are with somebody who has not acknowledged them; `bytes` is their payload, where a byte limit is set.
     `oldest` is when the oldest segment was begun (seconds of the epoch). `puts` and `gets` are those of the handles in
-    `owners` since each was opened; puts are counted when a producer's segment is sealed or looked at.
+    `owners` since each was opened; a put shows with the next one in another millisecond.
     """
 
     path: str
