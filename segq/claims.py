@@ -95,7 +95,7 @@ class ClaimedItems:
         if by.closed or not self.ledger.settle(i, by.slot, delivery):
             return False
         if by.words[_ROOM_SLEEPERS]:
-            by.index.room.ring()
+            by.index.freed()
         self.unsettled -= 1
         if not self.unsettled and not self.left and self.ledger.sealed:
             on_settled = by.on_settled()

@@ -18,7 +18,7 @@ from segq.claims import MOST_AT_ONCE, Claimant, ClaimedItems, Pace
 from segq.errors import ClosedError, DamagedError, Empty, ShutDown, StorageError
 from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, OwnerWord, SegmentName, State
-from segq.index import LOOK_AGAIN
+from segq.index import EVERYBODY, LOOK_AGAIN
 from segq.keeper import HOLD_SECONDS, Keeper
 from segq.message import Message
 from segq.process import Owner
@@ -43,7 +43,7 @@ class Consumer:
     ) -> None:  # fmt: skip
         """`loads`: None when items are handed out as the bytes they were stored as."""
         self._catalog, self._index, self._keeper = catalog, catalog.index, keeper
-        self._words, self._room = catalog.index.words, catalog.index.room
+        self._words = catalog.index.words
         self._slot, self._lease = owner.slot, settings.lease
         self._gets_at = self._index.owner_word(owner.slot, OwnerWord.GETS)
         self._finished_at = self._index.owner_word(owner.slot, OwnerWord.FINISHED)
@@ -79,7 +79,7 @@ class Consumer:
         if ARMED:
             reach("get.done")
         if words[_ROOM_SLEEPERS]:
-            self._room.ring()
+            self._index.freed()
         if i == claimed.final:
             self._settled(claimed.name)
         return value
@@ -99,7 +99,7 @@ class Consumer:
                 for claimed, *_ in taken:
                     self._retire_if_over(claimed)
         if self._words[_ROOM_SLEEPERS]:
-            self._room.ring(len(found))
+            self._index.freed(len(found))
         return found
 
     def receive(self, block: bool = True, timeout: float | None = None) -> Message:
@@ -140,7 +140,7 @@ class Consumer:
             if words[self._finished_at] >= words[self._gets_at]:
                 raise ValueError("task_done() called too many times")
             words[self._finished_at] += 1
-        self._room.ring(1 << 30)
+        self._index.joins.ring(EVERYBODY)
 
     def peek(self, most: int) -> list[Any]:
         values: list[Any] = []
@@ -176,7 +176,7 @@ class Consumer:
                 while view is not None and (span := self._claimer.span(view, MOST_AT_ONCE)) is not None:
                     dropped += view.ledger.settle_claimed(*span, self._slot)
                 self._shelf.retire_if_complete(view)
-        self._room.ring(1 << 30)
+        self._index.freed(EVERYBODY)
         return dropped
 
     # --- claiming; under the lock ---
@@ -348,7 +348,7 @@ class Consumer:
             return
         if dropped:
             claimed.ledger.settle_claimed(taken[-1], taken[0] + 1, self._slot)
-            self._room.ring(1 << 30)
+            self._index.freed(EVERYBODY)
         else:
             claimed.ledger.give_back(taken[-1], taken[0] + 1, self._slot)
             self._index.items.ring()
@@ -371,7 +371,7 @@ class Consumer:
 
     def wake(self) -> None:
         """Lets threads that wait in this handle notice that it is closed."""
-        self._index.items.ring(1 << 30)
+        self._index.items.ring(EVERYBODY)
 
     def close(self) -> None:
         """Gives back what is claimed and not acknowledged. Messages still out raise ReceiptError from now on."""

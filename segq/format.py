@@ -395,6 +395,8 @@ class IndexWord(enum.IntEnum):
     ROOM_SLEEPERS = 32
     RECALL_WAKE = 40  # producers that hold unused room are asked to give it back
     RECALL_SLEEPERS = 48
+    JOIN_WAKE = 56  # whoever waits in join: apart from ROOM_WAKE, so that it does not take a wake meant for a producer
+    JOIN_SLEEPERS = 64
 
 
 class OwnerWord(enum.IntEnum):

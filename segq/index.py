@@ -22,6 +22,7 @@ from segq.futex import Word
 from segq.locks import FileMutex
 
 LOOK_AGAIN = 1.0  # seconds; every sleep is bounded by it
+EVERYBODY = 1 << 30
 
 
 class Bell:
@@ -69,6 +70,7 @@ class Index:
         self.items = Bell(file, IndexWord.ITEMS_WAKE, IndexWord.ITEMS_SLEEPERS)
         self.room = Bell(file, IndexWord.ROOM_WAKE, IndexWord.ROOM_SLEEPERS)
         self.recalls = Bell(file, IndexWord.RECALL_WAKE, IndexWord.RECALL_SLEEPERS)
+        self.joins = Bell(file, IndexWord.JOIN_WAKE, IndexWord.JOIN_SLEEPERS)
 
     @classmethod
     def open(cls, queue: str) -> Index:
@@ -108,6 +110,17 @@ class Index:
     @shutdown.setter
     def shutdown(self, value: int) -> None:
         self.words[IndexWord.SHUTDOWN] = value
+
+    def freed(self, count: int = 1) -> None:
+        """Says that `count` items are done. Worth a call only while ROOM_SLEEPERS is up, which those in `join` raise too."""
+        self.room.ring(count)
+        self.joins.ring(EVERYBODY)
+
+    def listen_for_done(self) -> int:
+        """`joins.listen()`, and makes sure that whoever finishes an item calls `freed`."""
+        heard = self.joins.listen()
+        self.words[IndexWord.ROOM_SLEEPERS] = 1
+        return heard
 
     def add(self, word: IndexWord, count: int) -> None:
         """Adds to a counter that people look at. Under the structure lock, or let an addition now and then be lost."""

@@ -15,7 +15,7 @@ import threading
 import weakref
 from typing import Protocol
 
-from segq.index import Index
+from segq.index import EVERYBODY, Index
 
 HOLD_SECONDS = 0.05
 
@@ -94,4 +94,4 @@ def _run(reference: weakref.ref[Keeper], work: threading.Event) -> None:
 
 def recall(index: Index) -> None:
     """Asks all handles to give back what they hold and do not use."""
-    index.recalls.ring(1 << 30)
+    index.recalls.ring(EVERYBODY)

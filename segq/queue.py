@@ -26,7 +26,7 @@ from segq.catalog import Catalog
 from segq.consumer import Consumer
 from segq.errors import ClosedError, NotAQueueError, QueueError, SettingsError
 from segq.format import IndexWord
-from segq.index import LOOK_AGAIN, Index
+from segq.index import EVERYBODY, LOOK_AGAIN, Index
 from segq.keeper import Keeper, recall
 from segq.locks import StructureLock
 from segq.message import Message
@@ -73,7 +73,7 @@ class _Parts:
             with self.catalog.structure:
                 self.index.clear_owner(self.owner.slot)
                 self.owner.close()
-            self.index.room.ring(1 << 30)
+            self.index.freed(EVERYBODY)
             self.index.close()
 
 
@@ -267,13 +267,13 @@ class Queue:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             parts = self._open()
-            heard = parts.index.room.listen()
+            heard = parts.index.listen_for_done()
             if not self._unfinished(parts):
                 return
             left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
             if left <= 0:
                 raise TimeoutError(f"{self.path}: still {self._unfinished(parts)} unfinished after {timeout} s")
-            parts.index.room.sleep(heard, left)
+            parts.index.joins.sleep(heard, left)
             parts.consumer.look_after_others()
 
     def _unfinished(self, parts: _Parts) -> int:
@@ -301,7 +301,7 @@ class Queue:
             parts.consumer.purge()
         for bell in (parts.index.items, parts.index.room):
             bell.words[IndexWord.ITEMS_SLEEPERS] = bell.words[IndexWord.ROOM_SLEEPERS] = 1
-            bell.ring(1 << 30)
+            bell.ring(EVERYBODY)
 
     def close(self) -> None:
         """Seals what this handle wrote and gives back what it holds; the queue itself stays. Closing twice is fine."""

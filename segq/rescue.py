@@ -18,6 +18,7 @@ from segq.catalog import Catalog
 from segq.errors import DamagedError, StorageError
 from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, LedgerWord, SegmentName, State
+from segq.index import EVERYBODY
 from segq.ledger import Ledger
 from segq.segment import SegmentReader, SegmentWriter
 
@@ -98,7 +99,7 @@ def _settle(catalog: Catalog, slot: int) -> None:
     catalog.sweep()
     catalog.index.changed()
     catalog.index.items.ring()
-    catalog.index.room.ring(1 << 30)
+    catalog.index.freed(EVERYBODY)
     log.log(
         logging.WARNING if settled or freed else logging.DEBUG,
         "rescued what process %s held: %d segments, %d items",
