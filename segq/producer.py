@@ -179,7 +179,9 @@ class Producer:
         """Makes sure of room for `count` items and `size` bytes in this segment; False if there is not enough."""
         most, most_bytes = self._settings.capacity or UNLIMITED, self._settings.max_bytes or UNLIMITED
         need, need_bytes = count - segment.unused, size - segment.unused_bytes()
-        if need <= 0 and (need_bytes <= 0 or most_bytes == UNLIMITED):
+        if self._settings.max_bytes is None:
+            need_bytes = 0
+        if need <= 0 and need_bytes <= 0:
             return True
         with self._index.lock:
             taken = self._tally.taken()
@@ -188,8 +190,10 @@ class Producer:
                 return False
             ahead = max(0, min(_AHEAD_ITEMS, (free - need) // _AHEAD_SHARE))
             ahead_bytes = max(0, min(_AHEAD_BYTES, (free_bytes - need_bytes) // _AHEAD_SHARE))
+            if self._settings.max_bytes is None:
+                ahead_bytes = 0
             segment.reserve(max(0, need) + ahead, max(0, need_bytes) + ahead_bytes)
-        if ahead:
+        if ahead or ahead_bytes:
             self._reserved_at = time.monotonic()
             self._keeper.attend()
         return True
@@ -248,8 +252,9 @@ class Producer:
 
     def _others_idle(self) -> bool:
         with self._lock, self._index.lock:
-            own = self._segment.unused if self._segment is not _NONE else 0
-            return self._tally.taken().idle > max(0, own)
+            segment, taken = self._segment, self._tally.taken()
+            own, own_bytes = (0, 0) if segment is _NONE else (segment.unused, segment.unused_bytes())
+            return taken.idle > max(0, own) or taken.idle_bytes > max(0, own_bytes)
 
     def _full_message(self, count: int) -> str:
         limits = [f"capacity {self._settings.capacity}"] if self._settings.capacity else []
@@ -260,7 +265,7 @@ class Producer:
 
     def holding(self) -> bool:
         segment = self._segment
-        return self._limited and segment is not _NONE and segment.unused > 0
+        return self._limited and segment is not _NONE and (segment.unused > 0 or segment.unused_bytes() > 0)
 
     def give_back(self, *, recalled: bool) -> None:
         if not self._limited or not (recalled or time.monotonic() - self._reserved_at > HOLD_SECONDS):

@@ -7,12 +7,16 @@ where there are several.
 
 from __future__ import annotations
 
+import logging
+
 from segq import rescue
 from segq.catalog import Catalog
-from segq.errors import DamagedError
+from segq.errors import DamagedError, StorageError
 from segq.format import SegmentName, State
 from segq.process import Owner
 from segq.view import SegmentView
+
+log = logging.getLogger("segq")
 
 _READERS = 2  # segments whose RocksDB reader is kept open; each holds its segment (16 MiB) in memory
 
@@ -131,10 +135,17 @@ class Shelf:
     # --- letting go ---
 
     def retire_if_complete(self, view: SegmentView | None) -> None:
-        """Removes the segment if it is sealed and all its items are done."""
+        """Removes the segment if it is sealed and all its items are done.
+
+        Never raises for the disk's sake: its caller has items in hand that are acknowledged. Somebody will try again.
+        """
         if view is not None and view.ledger.complete():
             view.close()
-            self._catalog.retire(view.name, view.ledger)
+            try:
+                self._catalog.retire(view.name, view.ledger)
+            except StorageError as error:
+                log.warning("%s is finished and cannot be removed yet: %s", view.name, error)
+                return
             self._drop(view)
 
     def _prune(self) -> None:

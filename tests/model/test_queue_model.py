@@ -20,5 +20,5 @@ def test_a_queue_behaves_as_its_model(machine: type[QueueMachine]) -> None:
 @pytest.mark.torture
 @MACHINES
 def test_a_queue_behaves_as_its_model_for_long(machine: type[QueueMachine]) -> None:
-    long = settings(max_examples=1000, stateful_step_count=80, deadline=None, suppress_health_check=SLOW, database=None)
+    long = settings(max_examples=400, stateful_step_count=80, deadline=None, suppress_health_check=SLOW, database=None)
     run_state_machine_as_test(machine, settings=long)
