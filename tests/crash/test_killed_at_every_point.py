@@ -82,13 +82,11 @@ def test_a_live_consumer_gets_what_the_dead_one_held(tmp_path: Path, point: str,
 @pytest.mark.parametrize("point", RESCUES)
 def test_a_rescuer_that_dies_while_opening_is_rescued_in_turn(tmp_path: Path, point: str, times: int) -> None:
     scene = Scene(tmp_path)
-    victims = [scene.start("holds"), scene.start("holds")]
+    victims = [scene.start("sleeps"), scene.start("sleeps")]
     for victim in victims:
         victim.until_ready()
-    for victim in victims:  # one after the other at once, so that neither comes to rescue the other
-        victim.process.kill()
     for victim in victims:
-        victim.must_die()
+        victim.kill()
     scene.start("gets", faults=f"{point}=kill:{times}").must_die()
     scene.close_account()
 

@@ -149,13 +149,24 @@ def mixed(victim: Victim) -> None:
 
 
 def holds(victim: Victim) -> None:
-    """Puts some, receives some, and waits for its death with all that in hand."""
+    """Puts some, receives some, and waits for its death with all that in hand, and for items."""
+    hold(victim)
+    waits(victim)
+
+
+def sleeps(victim: Victim) -> None:
+    """Puts some, receives some, and does nothing more: it takes no item and rescues nobody."""
+    hold(victim)
+    victim.report.say("ready")
+    signal.pause()
+
+
+def hold(victim: Victim) -> None:
     victim.put(6)
     victim.put_many(BLOCK, LARGE)
     victim.put(3)
     for message in victim.report.receive(victim.queue, 4, timeout=5)[:1]:
         victim.report.ack(message)
-    waits(victim)
 
 
 def grasps(victim: Victim) -> None:
@@ -177,7 +188,8 @@ def waits(victim: Victim) -> None:
 
 
 WORKLOADS: dict[str, Callable[[Victim], None]] = {
-    work.__name__: work for work in (puts, turns, blocks, blobs, rolls, opens, gets, receives, mixed, holds, grasps, waits)
+    each.__name__: each
+    for each in (puts, turns, blocks, blobs, rolls, opens, gets, receives, mixed, holds, sleeps, grasps, waits)
 }
 
 
