@@ -39,4 +39,4 @@ def test_a_death_now_and_then_is_made_good_by_a_live_consumer(tmp_path: Path) ->
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("recovery", ["reopen", "live"])
 def test_a_death_at_any_line_loses_nothing(tmp_path: Path, scenario: str, settings: str, recovery: str) -> None:
-    sweep(tmp_path / "deaths", scenario, settings, recovery, 1, 61 if recovery == "reopen" else 499, seconds=10 * MINUTES)
+    sweep(tmp_path / "deaths", scenario, settings, recovery, 1, 17 if recovery == "reopen" else 199, seconds=10 * MINUTES)
