@@ -8,6 +8,7 @@ from segq.errors import (
     FormatVersionError,
     Full,
     ItemTooLarge,
+    LabelRemoved,
     NetworkFileSystemError,
     NotAQueueError,
     QueueError,
@@ -21,16 +22,18 @@ from segq.errors import (
     UnsafeDirectoryError,
 )
 from segq.message import Message
-from segq.queue import Queue, remove
+from segq.place import remove
+from segq.queue import Queue
 from segq.serializers import Serializer
 from segq.settings import Settings
-from segq.stats import OwnerStats, Stats
+from segq.stats import LabelStats, OwnerStats, Stats
+from segq.topic import Lag, Subscription, Topic
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ClosedError", "DamagedError", "Empty", "FormatVersionError", "Full", "ItemTooLarge", "Message", "NetworkFileSystemError",
-    "NotAQueueError", "OwnerStats", "Problem", "Queue", "QueueError", "ReceiptError", "Report", "SerializationError",
-    "Serializer", "Settings", "SettingsConflict", "SettingsError", "ShutDown", "Stats", "StorageError", "TooManyHandles",
-    "UnsafeDirectoryError", "check", "remove",
+    "ClosedError", "DamagedError", "Empty", "FormatVersionError", "Full", "ItemTooLarge", "LabelRemoved", "LabelStats", "Lag",
+    "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem", "Queue", "QueueError", "ReceiptError",
+    "Report", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError", "ShutDown", "Stats",
+    "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check", "remove",
 ]  # fmt: skip

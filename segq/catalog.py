@@ -12,6 +12,8 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Iterator
+from typing import Protocol
 
 from segq import format as fmt
 from segq import fs
@@ -19,7 +21,7 @@ from segq.errors import DamagedError, NotAQueueError, StorageError
 from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, LedgerFlag, SegmentName, State
 from segq.index import Index
-from segq.ledger import Ledger
+from segq.ledger import Ledger, now_ms
 from segq.locks import StructureLock
 from segq.settings import Settings
 
@@ -32,6 +34,7 @@ LIFE: dict[tuple[State, State], str] = {
     (State.READY, State.CHOSEN): "the first consumer is about to claim in it",
     (State.LOADING, State.REMOVED): "sealed, and every item done",
     (State.CHOSEN, State.REMOVED): "every item done",
+    (State.READY, State.REMOVED): "every item expired, or was dropped, or was there before every label",
 }
 _LISTINGS = 16  # tries to list the directory while nothing changes, before asking for the lock
 
@@ -46,13 +49,24 @@ class Loading:
     resumed: bool
 
 
+class Ringer(Protocol):
+    """Where consumers are told that there is something for them."""
+
+    def ring(self, count: int = 1) -> None: ...
+    def ring_all(self) -> None: ...
+
+
 class Catalog:
     """The directory as one handle sees it."""
+
+    labelled = False  # whether an item is for several labels, not for one consumer
 
     def __init__(self, queue: str, settings: Settings, index: Index, structure: StructureLock) -> None:
         self.queue = queue
         self.index = index
         self.structure = structure
+        self.bell: Ringer = index.items
+        self._settings = settings
         self._durable = settings.durability == "power"
         self.items = settings.segment_items
         self.flags = LedgerFlag(0)
@@ -129,8 +143,9 @@ class Catalog:
 
     # --- changing ---
 
-    def create(self, lineage: str | None, items: int, slot: int, epoch: int) -> Loading:
-        """A new loading segment for up to `items` items. Raises StorageError, and then there is none."""
+    def create(self, lineage: str | None, items: int, slot: int, epoch: int, *, expiring: bool = False) -> Loading:
+        """A new loading segment for up to `items` items, which may expire. Raises StorageError, and then there is none."""
+        flags = self.flags | LedgerFlag.EXPIRES if expiring else self.flags
         with self.structure:
             name = SegmentName(self._stamp(), lineage or new_lineage(), State.LOADING)
             path = self.path(name)
@@ -138,7 +153,7 @@ class Catalog:
             if ARMED:
                 reach("create.named")
             try:
-                ledger = Ledger.create(os.path.join(path, fmt.LEDGER_FILE), items, self.flags, slot, epoch)
+                ledger = Ledger.create(os.path.join(path, fmt.LEDGER_FILE), items, flags, slot, epoch)
             except BaseException:
                 fs.remove_tree(path)
                 raise
@@ -151,7 +166,7 @@ class Catalog:
             self.index.changed()
         return Loading(name, path, ledger, resumed=False)
 
-    def resume(self, items: int, slot: int, epoch: int) -> Loading | None:
+    def resume(self, items: int, slot: int, epoch: int, *, expiring: bool = False) -> Loading | None:
         """The youngest segment, if it is the untouched tail of its lineage and has room; now this handle's to append to."""
         with self.structure:
             names = self.listed()
@@ -169,6 +184,7 @@ class Catalog:
                         and ledger.untouched()
                         and ledger.published <= items // 2
                         and ledger.layout.items == items
+                        and (ledger.expires is not None or not expiring)
                     )
                     if roomy and ledger.epoch == epoch:
                         ledger.adopt(slot, epoch)
@@ -192,8 +208,7 @@ class Catalog:
                     reach("seal.marked")
                 if self._durable:
                     ledger.sync()
-                done = ledger.done() == ledger.published and not ledger.dead()
-                target = State.REMOVED if done else State.READY if ledger.untouched() else State.CHOSEN
+                target = self._sealed_as(ledger)
                 try:
                     sealed = self._move(name, target)
                 except BaseException:
@@ -212,6 +227,11 @@ class Catalog:
             fs.remove_tree(self.path(name.in_state(State.REMOVED)))
             return None
         return sealed
+
+    def _sealed_as(self, ledger: Ledger) -> State:
+        if ledger.done() == ledger.published and not ledger.dead():
+            return State.REMOVED
+        return State.READY if ledger.untouched() else State.CHOSEN
 
     def _tidy(self, name: SegmentName) -> None:
         """Removes the open batch, all of which is in RocksDB. Nobody reads it under a sealed name, so a failure is no harm:
@@ -235,12 +255,13 @@ class Catalog:
         if ARMED:
             reach("retire.begun")
         with self.structure:
-            if not ledger.complete():
+            found = self.locate(name)
+            if found is None or found.state is State.LOADING or not self.finished(found, ledger):
                 return False
-            if dead := ledger.dead():
-                self.quarantine(name, f"{dead} of its {ledger.published} items could not be read; all others were delivered")
+            if dead := self._dead(found, ledger):
+                self.quarantine(found, f"{dead} of its {ledger.published} items could not be read; all others were delivered")
                 return True
-            gone = self._move(name.in_state(State.CHOSEN), State.REMOVED)
+            gone = self._take_away(found, ledger)
         if ARMED:
             reach("retire.renamed")
         if gone is not None:
@@ -248,6 +269,54 @@ class Catalog:
             if ARMED:
                 reach("retire.deleted")
         return gone is not None
+
+    def finished(self, _name: SegmentName, ledger: Ledger) -> bool:
+        """Whether nobody needs a segment any more."""
+        return ledger.complete()
+
+    def _dead(self, _name: SegmentName, ledger: Ledger) -> int:
+        """How many of its items could not be read."""
+        return ledger.dead()
+
+    def _take_away(self, name: SegmentName, ledger: Ledger) -> SegmentName | None:
+        """Renames a finished segment. Under the structure lock."""
+        gone = self._move(name, State.REMOVED)
+        if gone is not None and (missed := ledger.missed()):
+            self.index.add(IndexWord.EXPIRED, missed)
+        return gone
+
+    def holders(self, name: SegmentName) -> Iterator[Ledger]:
+        """The ledgers in which claims on a segment's items are noted, each open for its turn. Under the structure lock."""
+        try:
+            ledger = Ledger.open(os.path.join(self.path(name), fmt.LEDGER_FILE))
+        except (DamagedError, FileNotFoundError):
+            return
+        yield ledger
+        ledger.close()
+
+    def gone(self, _name: SegmentName, ledger: Ledger) -> tuple[int, int]:
+        """Items (and their bytes) of a segment that do not count against the capacity any more."""
+        if ledger.expires is not None:
+            ledger.lapse(now_ms())
+        return ledger.done(), ledger.done_bytes()
+
+    def make_room(self) -> bool:
+        """Drops old items for new ones, where that is wanted; False if nothing was dropped."""
+        return False
+
+    def tidy(self) -> None:
+        """Marks what has expired, and removes segments that nobody needs any more. Worth a call where items expire."""
+        now = now_ms()
+        for name in list(self.names()):
+            try:
+                ledger = self.ledger(name)
+            except DamagedError:
+                continue
+            if ledger is not None:
+                ledger.lapse(now)
+                if ledger.complete():
+                    self.retire(name, ledger)
+                ledger.close()
 
     def discard(self, name: SegmentName) -> None:
         """Removes a loading segment in which nothing was ever published. Under the structure lock."""

@@ -21,7 +21,7 @@ from segq.view import SegmentView
 
 log = logging.getLogger("segq")
 
-_SLEEPERS, _SHUTDOWN = int(IndexWord.ITEMS_SLEEPERS), int(IndexWord.SHUTDOWN)
+_SHUTDOWN = int(IndexWord.SHUTDOWN)
 _TURN_SECONDS = 0.25  # how long a consumer stays with one lineage while others have items
 
 
@@ -34,7 +34,7 @@ class Claimer:
         """`loads`: None when items are handed out as the bytes they were stored as."""
         self._catalog, self._shelf, self._by, self._pace = catalog, shelf, by, pace
         self._serializer, self._loads = serializer, loads
-        self._items, self._words = catalog.index.items, catalog.index.words
+        self._bell, self._words = catalog.bell, catalog.index.words
         self._turn_began = 0.0
 
     def next(self, count: int) -> ClaimedItems | None:
@@ -71,6 +71,8 @@ class Claimer:
                 raw, runs = view.read(begin, end)
                 values = self._decoded(view, begin, raw)
             except DamagedError as error:
+                if self._catalog.locate(view.name) is None:  # dropped, or expired as a whole
+                    return None
                 self._salvage(view, begin, end, error)
                 continue
             except BaseException:  # the user's serializer ran: anything may come, KeyboardInterrupt too
@@ -79,8 +81,8 @@ class Claimer:
             if len(values) != len(raw):
                 continue
             self._pace.saw(len(raw[0]))
-            if self._words[_SLEEPERS] and view.ledger.available():
-                self._items.ring()
+            if view.ledger.available():
+                self._bell.ring()
             return ClaimedItems(self._by, view.name, view.ledger, begin, end, values, runs)
         return None
 

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from segq.catalog import Catalog
 from segq.format import IndexWord, Runs, SegmentName, put_time
-from segq.index import Index
 from segq.ledger import Ledger, monotonic_deadline
 from segq.process import Owner
 from segq.settings import positive_seconds
@@ -25,14 +25,14 @@ _GROWTH = 8  # at most so many times the last claim, so that one quick item does
 class Claimant:
     """In whose name items are claimed: what all claims of one consumer have in common."""
 
-    __slots__ = ("closed", "index", "lease", "on_settled", "owner", "slot", "words")
+    __slots__ = ("bell", "closed", "index", "lease", "on_settled", "owner", "slot", "words")
 
     def __init__(
-        self, owner: Owner, index: Index, lease: float | None, on_settled: weakref.WeakMethod[Callable[[SegmentName], None]]
+        self, owner: Owner, catalog: Catalog, lease: float | None, on_settled: weakref.WeakMethod[Callable[[SegmentName], None]]
     ) -> None:
         self.owner = owner  # alive as long as a message is out, even if its handle was dropped
-        self.slot, self.index, self.lease = owner.slot, index, lease
-        self.on_settled, self.words = on_settled, index.words
+        self.slot, self.index, self.bell, self.lease = owner.slot, catalog.index, catalog.bell, lease
+        self.on_settled, self.words = on_settled, catalog.index.words
         self.closed = False
 
     def deadline(self) -> float:
@@ -47,15 +47,15 @@ class ClaimedItems:
     index of the segment's last item, if it is among these and the segment is sealed: whoever takes it tidies up.
     """
 
-    __slots__ = ("begin", "by", "end", "final", "gets_offset", "ledger", "left", "loaded_at", "name", "runs", "states", "take",
-                 "unsettled", "values")  # fmt: skip
+    __slots__ = ("begin", "by", "contested", "end", "final", "gets_offset", "ledger", "left", "loaded_at", "name", "runs",
+                 "states", "take", "unsettled", "values")  # fmt: skip
 
     def __init__(
         self, by: Claimant, name: SegmentName, ledger: Ledger, begin: int, end: int, values: list[Any], runs: list[Runs]
     ) -> None:
         self.by, self.name, self.ledger = by, name, ledger
         self.begin, self.end, self.values, self.runs = begin, end, values, runs
-        self.states = ledger.states
+        self.states, self.contested = ledger.states, ledger.contested
         self.left: deque[tuple[int, Any]] = _NONE_LEFT
         self.unsettled = 0  # messages out; only a hint when to look whether the segment is complete
 
@@ -75,7 +75,7 @@ class ClaimedItems:
         claimed.begin = claimed.end = 0
         claimed.left = deque()
         claimed.take = claimed.left.popleft
-        claimed.loaded_at, claimed.gets_offset, claimed.final = 0.0, 0, -1
+        claimed.loaded_at, claimed.gets_offset, claimed.final, claimed.contested = 0.0, 0, -1, False
         return claimed
 
     def gets_total(self) -> int:
@@ -107,7 +107,7 @@ class ClaimedItems:
         by = self.by
         if by.closed or not self.ledger.refuse(i, by.slot, delivery):
             return False
-        by.index.items.ring()
+        by.bell.ring()
         return True
 
     def extend(self, i: int, delivery: int, seconds: float) -> bool:

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from itertools import compress
 from typing import Any
 
 from segq import rescue
@@ -18,7 +19,7 @@ from segq.claims import MOST_AT_ONCE, Claimant, ClaimedItems, Pace
 from segq.errors import ClosedError, DamagedError, Empty, ShutDown, StorageError
 from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, OwnerWord, SegmentName, State
-from segq.index import EVERYBODY, LOOK_AGAIN
+from segq.index import EVERYBODY, LOOK_AGAIN, Bell
 from segq.keeper import HOLD_SECONDS, Keeper
 from segq.message import Message
 from segq.process import Owner
@@ -38,10 +39,11 @@ class Consumer:
     """The getting half of a handle. Threads take turns under one lock to claim; taking a claimed item needs none."""
 
     def __init__(
-        self, catalog: Catalog, owner: Owner, settings: Settings, loads: Callable[[bytes], Any] | None,
+        self, catalog: Catalog, bell: Bell, owner: Owner, settings: Settings, loads: Callable[[bytes], Any] | None,
         prefetch: int | None, keeper: Keeper,
     ) -> None:  # fmt: skip
-        """`loads`: None when items are handed out as the bytes they were stored as."""
+        """`bell`: where to sleep. `loads`: None when items are handed out as the bytes they were stored as."""
+        self._bell = bell
         self._catalog, self._index, self._keeper = catalog, catalog.index, keeper
         self._words = catalog.index.words
         self._slot, self._lease = owner.slot, settings.lease
@@ -49,7 +51,7 @@ class Consumer:
         self._finished_at = self._index.owner_word(owner.slot, OwnerWord.FINISHED)
         self._receives_at = self._index.owner_word(owner.slot, OwnerWord.RECEIVES)
         self._lock = threading.RLock()
-        self._by = Claimant(owner, catalog.index, settings.lease, weakref.WeakMethod(self._settled))
+        self._by = Claimant(owner, catalog, settings.lease, weakref.WeakMethod(self._settled))
         self._pace = Pace(prefetch)
         self._shelf = Shelf(catalog, owner)
         self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings.serializer, loads)
@@ -67,9 +69,8 @@ class Consumer:
             i, value = claimed.take()
         except IndexError:
             i, value, claimed = self._take_next(block, timeout)
-        if self._lease is not None:
-            while not claimed.ledger.settle_claimed(i, i + 1, self._slot):  # its lease ran out in our hands
-                i, value, claimed = self._take_next(block, timeout)
+        while claimed.contested and claimed.ledger.settle_claimed(i, i + 1, self._slot) is not None:
+            i, value, claimed = self._take_next(block, timeout)  # its time ran out in our hands
         words, total = self._words, claimed.gets_offset + i
         if ARMED:
             reach("get.taken")
@@ -93,8 +94,8 @@ class Consumer:
                 if not offered:
                     self._gets_total += len(values)
                 words[gets_at] = max(words[gets_at], claimed.gets_offset + begin if offered else self._gets_total)
-                held = claimed.ledger.settle_claimed(begin, begin + len(values), self._slot)
-                found += values if held == len(values) else values[:held]
+                kept = claimed.ledger.settle_claimed(begin, begin + len(values), self._slot)
+                found += values if kept is None else compress(values, kept)
             with self._lock:
                 for claimed, *_ in taken:
                     self._retire_if_over(claimed)
@@ -174,7 +175,8 @@ class Consumer:
             for name in list(self._catalog.names()):
                 view = self._shelf.view(name)
                 while view is not None and (span := self._claimer.span(view, MOST_AT_ONCE)) is not None:
-                    dropped += view.ledger.settle_claimed(*span, self._slot)
+                    kept = view.ledger.settle_claimed(*span, self._slot)
+                    dropped += span[1] - span[0] if kept is None else sum(kept)
                 self._shelf.retire_if_complete(view)
         self._index.freed(EVERYBODY)
         return dropped
@@ -272,7 +274,7 @@ class Consumer:
 
     def _wait(self, block: bool, deadline: float | None) -> None:
         """Returns when something may have come; raises Empty or ShutDown when nothing will."""
-        bell = self._index.items
+        bell = self._bell
         heard = bell.listen()
         shutdown = self._words[_SHUTDOWN]
         if shutdown != 2 and self._something_free():
@@ -306,6 +308,8 @@ class Consumer:
             if self._index.turn_to_rescue():
                 self._catalog.look_again()
                 rescue.rescue(self._catalog, self._slot)
+                if self._catalog.labelled:
+                    self._catalog.tidy()
                 for name in list(self._catalog.names()):
                     view = self._shelf.view(name) if name.state is not State.READY else None
                     if view is not None and name.state is State.CHOSEN:
@@ -321,7 +325,7 @@ class Consumer:
                 freed += view.ledger.expire(now)
         if freed:
             self._index.add(IndexWord.REDELIVERED, freed)
-            self._index.items.ring()
+            self._bell.ring()
 
     # --- what the keeper asks ---
 
@@ -351,7 +355,7 @@ class Consumer:
             self._index.freed(EVERYBODY)
         else:
             claimed.ledger.give_back(taken[-1], taken[0] + 1, self._slot)
-            self._index.items.ring()
+            self._bell.ring()
         claimed.end = taken[-1]
 
     # --- the end ---
@@ -371,7 +375,7 @@ class Consumer:
 
     def wake(self) -> None:
         """Lets threads that wait in this handle notice that it is closed."""
-        self._index.items.ring(EVERYBODY)
+        self._bell.ring_all()
 
     def close(self) -> None:
         """Gives back what is claimed and not acknowledged. Messages still out raise ReceiptError from now on."""

@@ -2,7 +2,8 @@
 
 * The queue's state, nobody's fault: `Empty`, `Full`, `ShutDown`. They are the `queue` module's own as well, so code
   written for `queue.Queue` catches them unchanged.
-* The caller's: `ClosedError`, `SettingsError`, `SettingsConflict`, `SerializationError`, `ItemTooLarge`, `ReceiptError`.
+* The caller's: `ClosedError`, `LabelRemoved`, `SettingsError`, `SettingsConflict`, `SerializationError`, `ItemTooLarge`,
+  `ReceiptError`.
 * The place's: `NotAQueueError`, `FormatVersionError`, `UnsafeDirectoryError`, `NetworkFileSystemError`, `TooManyHandles`.
 * The disk's: `StorageError` (also an `OSError`, with its errno), `DamagedError`.
 
@@ -38,6 +39,10 @@ def _rebuild(kind: type[QueueError], args: tuple[Any, ...], state: dict[str, Any
 
 class Empty(QueueError, queue.Empty):
     """Nothing to hand out (in time)."""
+
+
+class LabelRemoved(QueueError):
+    """The label that is being read was removed from its topic, by this process or another."""
 
 
 class Full(QueueError, queue.Full):

@@ -4,6 +4,7 @@ Names in a queue's directory::
 
     queue.json  queue.lock  index
     owners/<slot>                      slot: 4 decimal digits, from 0001
+    labels/<label>                     topics: where a label began, what it missed; the label as `label_file` writes it
     <state>_<stamp>_<uuid>/            state: loading | ready | chosen | removed
     quarantine/<name>[.<n>]            what could not be read; <name>.reason beside it
 
@@ -44,7 +45,14 @@ The *open batch* (file `batch`) is two halves, each::
 
 The *ledger* is a header of u64 words (`LedgerWord`) in the first 4096 bytes, then arrays with one entry an item, each
 beginning on a page: state u8, owner's slot u16, deliveries u8; with a lease also the deadline f64 (monotonic seconds);
-with a byte limit also the end of the item within the segment's payload, u64.
+with a byte limit also the end of the item within the segment's payload, u64; with times to live also the millisecond of the
+epoch in which the item expires, u64.
+
+A topic's segment has a `ledger` of the producer, in which a state says only whether the item expired or was dropped, and a
+`ledger.<id>` for each label that has begun with the segment, of the same layout without the last two arrays.
+
+A *label's file* is a header of u64 words (`LabelWord`) in the first 4096 bytes, then JSON: {"label": its text, "id": 8 hex
+digits, "cut": the newest stamp when it was created, "starts": {segment: items of it that were there before}}.
 
 The *index* is `IndexWord`s (u64) in the first 4096 bytes, then 64 bytes for each owner's slot (`OwnerWord`).
 """
@@ -53,15 +61,18 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import hashlib
 import json
 import re
 import struct
 import sys
+import uuid
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
+from urllib.parse import quote
 
 from segq.errors import DamagedError, FormatVersionError, NotAQueueError, SettingsError
 from segq.settings import Settings, validated
@@ -74,6 +85,7 @@ PAGE = 4096
 
 QUEUE_FILE, LOCK_FILE, INDEX_FILE = "queue.json", "queue.lock", "index"
 OWNERS_DIR, QUARANTINE_DIR, SCRATCH_SUFFIX = "owners", "quarantine", ".scratch"
+LABELS_DIR = "labels"
 LEDGER_FILE, BATCH_FILE, BLOB_FILE = "ledger", "batch", "blob"
 
 
@@ -111,6 +123,7 @@ class SegmentName:
 
 _SEGMENT = re.compile(r"(loading|ready|chosen|removed)_([0-9]{19})_([0-9a-f]{12})", re.ASCII)
 _SLOT = re.compile(r"[0-9]{4}", re.ASCII)
+_LABEL_ID = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 
 def parse_segment(text: str) -> SegmentName | None:
@@ -129,6 +142,25 @@ def parse_slot(text: str) -> int | None:
         return None
     slot = int(text)
     return slot if 1 <= slot < MAX_OWNERS else None
+
+
+def label_ledger(label_id: str) -> str:
+    """The file of a segment in which a label notes who has what."""
+    return f"{LEDGER_FILE}.{label_id}"
+
+
+_LABEL_MOST = 180  # bytes of a label's file name before it is shortened; file systems end at 255
+
+
+def label_file(label: str) -> str:
+    """The name under which a label is kept: readable, unlike any other label's, and safe whatever the label is."""
+    name = quote(label, safe="")
+    if name.startswith(".") or not name:
+        name = "%" + name  # no quoted text begins with a % that two hex digits do not follow
+    if len(name) > _LABEL_MOST:
+        digest = hashlib.sha256(label.encode()).hexdigest()[:32]
+        name = f"{name[: _LABEL_MOST - 40]}%~{digest}"
+    return name
 
 
 # --- queue.json -------------------------------------------------------------------------------------------------------
@@ -199,6 +231,15 @@ def put_time(pieces: Sequence[Runs], item: int) -> int:
             )
             return int(RUN.unpack_from(noted, max(0, at - 1) * RUN.size)[2])
     return 0
+
+
+def expiries(runs: bytes, count: int) -> list[int]:
+    """When each of a block's `count` items expires, in milliseconds of the epoch."""
+    noted = [RUN.unpack_from(runs, at) for at in range(0, len(runs), RUN.size)]
+    found: list[int] = []
+    for (_, ttl, put_at), after in zip(noted, [*(run[0] for run in noted[1:]), count], strict=True):
+        found += [put_at + ttl if ttl else NEVER] * (min(after, count) - len(found))
+    return found + [NEVER] * (count - len(found))
 
 
 def block_key(first: int) -> bytes:
@@ -310,7 +351,9 @@ class HalfWord(enum.IntEnum):
 # --- ledger -----------------------------------------------------------------------------------------------------------
 
 LEDGER_MAGIC = int.from_bytes(b"segqL\x00\x00\x01", "little")
-FREE, CLAIMED, DONE, HANDED, DEAD = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04"  # DEAD: cannot be read
+FREE, CLAIMED, DONE, HANDED, DEAD, MISSED = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"
+"""DEAD: cannot be read. MISSED: expired, or dropped for the sake of newer ones, before it was handed out."""
+NEVER = 1 << 62  # an item without a time to live expires then
 MAX_OWNERS = 2048  # slots; the index holds 64 bytes for each
 LEDGER_STEP = 4096  # items by which a ledger's arrays are allocated: whole pages of each
 
@@ -328,9 +371,12 @@ class LedgerWord(enum.IntEnum):
     LIMIT = 17  # items the producer may publish before it has to ask for room again (capacity)
     LIMIT_BYTES = 18
     NEXT = 24  # items below it have been claimed at some time
-    RETURNED = 25  # how many below NEXT are FREE again, at most
     FINAL = 19  # 1: not to be resumed, since its log may hold a block that was never published
+    LAPSE = 20  # milliseconds of the epoch in which the last of its items expires; 0 if there are none
+    RETURNED = 25  # how many below NEXT are FREE again, at most
     CHOSEN = 26  # 1: renamed chosen_, so that items may be claimed although it was sealed untouched
+    ALLOCATED = 27  # a label's: items for which the arrays have their place on the disk
+    SKIPPED = 28  # a label's: items that were there before it began; their state is DONE
 
 
 class LedgerFlag(enum.IntFlag):
@@ -338,6 +384,8 @@ class LedgerFlag(enum.IntFlag):
 
     DEADLINES = 1
     SIZES = 2
+    EXPIRES = 4
+    DROPPABLE = 8  # no array: claims may be taken away, because items are dropped when the topic is full
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -350,6 +398,7 @@ class LedgerLayout:
     deliveries: int
     deadlines: int
     sizes: int
+    expires: int
     total: int
 
     @classmethod
@@ -363,12 +412,15 @@ class LedgerLayout:
         end += 8 * room if deadlines else 0
         sizes = end if flags & LedgerFlag.SIZES else 0
         end += 8 * room if sizes else 0
-        return cls(items, states, owners, deliveries, deadlines, sizes, end)
+        expires = end if flags & LedgerFlag.EXPIRES else 0
+        end += 8 * room if expires else 0
+        return cls(items, states, owners, deliveries, deadlines, sizes, expires, end)
 
     def step(self, number: int) -> list[tuple[int, int]]:
         """The (offset, length) ranges that items number*LEDGER_STEP … need on disk."""
         begin = number * LEDGER_STEP
-        ranges = [(self.states, 1), (self.owners, 2), (self.deliveries, 1), (self.deadlines, 8), (self.sizes, 8)]
+        ranges = [(self.states, 1), (self.owners, 2), (self.deliveries, 1)]
+        ranges += [(self.deadlines, 8), (self.sizes, 8), (self.expires, 8)]
         return [(at + begin * width, LEDGER_STEP * width) for at, width in ranges if at]
 
 
@@ -389,6 +441,7 @@ class IndexWord(enum.IntEnum):
     RESCUED_AT = 4  # monotonic nanoseconds of the last look for dead owners
     RESCUES = 5
     REDELIVERED = 6
+    EXPIRED = 7  # items whose time ran out before anybody had them (queues; topics count by label)
     ITEMS_WAKE = 8  # low half: the futex that consumers sleep on
     ITEMS_SLEEPERS = 16  # 1: somebody may be sleeping on it
     ROOM_WAKE = 24
@@ -397,6 +450,56 @@ class IndexWord(enum.IntEnum):
     RECALL_SLEEPERS = 48
     JOIN_WAKE = 56  # whoever waits in join: apart from ROOM_WAKE, so that it does not take a wake meant for a producer
     JOIN_SLEEPERS = 64
+    LABELS = 72  # topics: changes whenever a label appears or goes
+    TIDIED_AT = 73  # monotonic nanoseconds of the last look for what has expired
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+LABEL_MAGIC = int.from_bytes(b"segqT\x00\x00\x01", "little")
+
+
+class LabelWord(enum.IntEnum):
+    """Words (u64) of a label's header. MISSED and DONE count what lay in segments that are gone.
+
+    A segment's share is added under the structure lock in two steps, the second of which a death may leave out and anybody
+    repeat: the new sums to *_AFTER and then its stamp to JOURNAL; the sums from there to MISSED and DONE.
+    """
+
+    MAGIC = 0
+    SIZE = 1  # bytes of the JSON
+    REMOVED = 2  # 1: the label was removed
+    MISSED = 3
+    DONE = 4
+    JOURNAL = 5
+    MISSED_AFTER = 6
+    DONE_AFTER = 7
+    WAKE = 8  # low half: the futex that its consumers sleep on
+    SLEEPERS = 16
+    REDELIVERED = 24
+
+
+ONES = re.compile(rb"\x01+")  # in a mask of items
+
+
+def new_label_id() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+def encode_label(label: str, label_id: str, cut: int, starts: dict[str, int]) -> bytes:
+    return json.dumps({"label": label, "id": label_id, "cut": cut, "starts": starts}).encode()
+
+
+def decode_label(data: bytes, path: str) -> tuple[str, str, int, dict[str, int]]:
+    """(label, id, cut, starts). Raises DamagedError."""
+    try:
+        document: Any = json.loads(data)
+        label, label_id, cut, starts = document["label"], document["id"], document["cut"], document["starts"]
+        if not (isinstance(label, str) and _LABEL_ID.fullmatch(label_id) and isinstance(cut, int)):
+            raise TypeError("wrong types")
+        return label, label_id, cut, {str(name): int(count) for name, count in starts.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedError(f"{path} is not a label's file ({error})", path=path) from error
 
 
 class OwnerWord(enum.IntEnum):

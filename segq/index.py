@@ -30,7 +30,7 @@ class Bell:
 
     __slots__ = ("_flag", "_half", "_halves", "_word", "words")
 
-    def __init__(self, file: MappedFile, word: IndexWord, flag: IndexWord) -> None:
+    def __init__(self, file: MappedFile, word: int, flag: int) -> None:
         self.words, self._halves = file.words, file.halves
         self._half, self._flag = 2 * int(word), int(flag)
         self._word = Word(file.halves, self._half)
@@ -57,6 +57,16 @@ class Bell:
             halves[half] = (halves[half] + 1) & 0xFFFFFFFF
             if self._word.wake(count):
                 words[self._flag] = 1
+
+    def ring_all(self) -> None:
+        """Wakes everybody, also who has not raised the flag yet."""
+        self.words[self._flag] = 1
+        self.ring(EVERYBODY)
+
+    @property
+    def flagged(self) -> bool:
+        """Whether somebody may be asleep."""
+        return self.words[self._flag] != 0
 
 
 class Index:
@@ -141,10 +151,17 @@ class Index:
 
     def turn_to_rescue(self) -> bool:
         """True for one caller each second: it looks for dead owners on behalf of all."""
-        now, last = time.monotonic_ns(), self.words[IndexWord.RESCUED_AT]
-        if last <= now < last + RESCUE_EVERY_NS:
+        return self._turn(IndexWord.RESCUED_AT, RESCUE_EVERY_NS)
+
+    def turn_to_tidy(self, seconds: float) -> bool:
+        """True for one caller in this time: it looks for what has expired, on behalf of all."""
+        return self._turn(IndexWord.TIDIED_AT, int(seconds * 1e9))
+
+    def _turn(self, word: IndexWord, every_ns: int) -> bool:
+        now, last = time.monotonic_ns(), self.words[word]
+        if last <= now < last + every_ns:
             return False
-        self.words[IndexWord.RESCUED_AT] = now
+        self.words[word] = now
         return True
 
     def close(self) -> None:

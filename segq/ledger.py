@@ -6,46 +6,62 @@ Acknowledging is one byte stored, without a lock: only the claimer stores to an 
 the claim can end by itself, so there settling takes the lock and checks that the receipt still holds.)
 
 How many items are done is not counted anywhere: it is read off the state bytes, so no crash can make a counter wrong.
+
+In a topic each label has a ledger of its own for a segment; what the producer notes (how many items there are, whether more
+may come, when they expire) it reads in the producer's, its `source`. Where an item may go although somebody has claimed it (its
+time runs out, or the topic drops its oldest for new ones), a ledger is *contested*: handing out takes the lock and looks again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
+from array import array
 
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.failpoints import ARMED, reach
-from segq.format import CLAIMED, DEAD, DONE, FREE, HANDED, LEDGER_STEP, LedgerLayout, LedgerWord
-from segq.fs import MappedFile
+from segq.format import CLAIMED, DEAD, DONE, FREE, HANDED, LEDGER_STEP, MISSED, NEVER, LedgerFlag, LedgerLayout, LedgerWord
+from segq.fs import MappedFile, rename, unlink
 from segq.locks import FileMutex
 
 _ITEMS, _FLAGS, _OWNER, _EPOCH = (int(w) for w in (LedgerWord.ITEMS, LedgerWord.FLAGS, LedgerWord.OWNER, LedgerWord.EPOCH))
 _PUBLISHED, _SEALED, _NEXT = int(LedgerWord.PUBLISHED), int(LedgerWord.SEALED), int(LedgerWord.NEXT)
-_CHOSEN = int(LedgerWord.CHOSEN)
+_CHOSEN, _LAPSE = int(LedgerWord.CHOSEN), int(LedgerWord.LAPSE)
+_ALLOCATED, _SKIPPED = int(LedgerWord.ALLOCATED), int(LedgerWord.SKIPPED)
 _RETURNED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.RETURNED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
-_OVER = DONE + DEAD
+_OVER = DONE + DEAD + MISSED
 _TAKEN = CLAIMED + HANDED + _OVER
-_FINISHED = re.compile(rb"[\x02\x04]+")
+_FINISHED = re.compile(rb"[\x02\x04\x05]+")
+_OVER_MASK = bytes(int(bytes([state]) in _OVER) for state in range(256))
+_UNHANDED_MASK = bytes(int(bytes([state]) in FREE + CLAIMED) for state in range(256))
+_DROP = bytes(MISSED[0] if bytes([state]) in FREE + CLAIMED else state for state in range(256))
 _HELD = re.compile(rb"[\x01\x03]+")
-_HANDED_BYTE, _DONE_BYTE, _DEAD_BYTE = HANDED[0], DONE[0], DEAD[0]
+_HANDED_BYTE, _DONE_BYTE, _DEAD_BYTE, _MISSED_BYTE = HANDED[0], DONE[0], DEAD[0], MISSED[0]
 MOST_DELIVERIES = 255  # the count is a byte and stays there
 
 
 class Ledger:
-    """One process handle's view of a segment's ledger. The lock of the handle's half (producer, consumer) is held."""
+    """One process handle's view of a segment's ledger. The lock of the handle's half (producer, consumer) is held.
+
+    `words` are the ledger's own, `stored` those in which the producer notes what there is: its own, or its source's.
+    """
 
     __slots__ = (
-        "_allocated", "_claimed", "_file", "_map", "_prefix", "deadlines", "deliveries", "layout", "lock", "owners",
-        "sizes", "states", "words",
+        "_allocated", "_claimed", "_file", "_lapses", "_map", "_prefix", "contested", "deadlines", "deliveries", "expires",
+        "layout", "lock", "owners", "sizes", "source", "states", "stored", "words",
     )  # fmt: skip
 
-    def __init__(self, file: MappedFile) -> None:
+    layout: LedgerLayout
+    expires: memoryview[int] | None
+
+    def __init__(self, file: MappedFile, source: Ledger | None = None) -> None:
         words = file.words
         if words[LedgerWord.MAGIC] != fmt.LEDGER_MAGIC:
             raise DamagedError(f"{file.path} is not a ledger of this version", path=file.path)
         items, flags = words[_ITEMS], words[_FLAGS]
-        if not 0 < items <= 1 << 32 or flags > 3:
+        if not 0 < items <= 1 << 32 or flags > sum(LedgerFlag) or (source is not None and items != source.layout.items):
             raise DamagedError(f"{file.path} claims {items} items", path=file.path)
         layout = LedgerLayout.of(items, flags)
         if file.size < layout.total or max(words[_PUBLISHED], words[_NEXT]) > items:
@@ -58,6 +74,12 @@ class Ledger:
         self.deliveries = view[layout.deliveries : layout.deliveries + items]
         self.deadlines = view[layout.deadlines : layout.deadlines + 8 * items].cast("d") if layout.deadlines else None
         self.sizes = view[layout.sizes : layout.sizes + 8 * items].cast("Q") if layout.sizes else None
+        self.source = source
+        self.stored = words if source is None else source.words
+        own_expires = view[layout.expires : layout.expires + 8 * items].cast("Q") if layout.expires else None
+        self.expires = own_expires if source is None else source.expires
+        self.contested = self.deadlines is not None or self.expires is not None or bool(flags & LedgerFlag.DROPPABLE)
+        self._lapses: dict[int, tuple[int, int]] = {}
         self._prefix = 0  # all items below it are done: a cache, items never become un-done
         self._allocated = 0
         self._claimed = CLAIMED * LEDGER_STEP
@@ -75,11 +97,38 @@ class Ledger:
         return ledger
 
     @classmethod
-    def open(cls, path: str) -> Ledger:
+    def create_for_label(cls, path: str, source: Ledger, flags: int, skipped: bytes) -> Ledger:
+        """A label's, appearing at `path` whole. `skipped`: a 1 for each item that was there before the label began.
+
+        What has gone from the topic by now was missed. Under the structure lock.
+        """
+        items, unfinished = source.layout.items, f"{path}.new"
+        unlink(unfinished)
+        file = MappedFile.create(unfinished, LedgerLayout.of(items, flags).total, [(0, fmt.PAGE)])
+        file.words[_ITEMS], file.words[_FLAGS] = items, flags
+        file.words[LedgerWord.MAGIC] = fmt.LEDGER_MAGIC
+        ledger = cls(file, source)
+        gone = source.over_mask(source.published)
+        if end := max(gone.rfind(1), skipped.rfind(1)) + 1:
+            ledger.allocate(end)
+            ledger.words[_ALLOCATED] = ledger.allocated
+            there_before = skipped[:end].ljust(end, b"\0")
+            states = (
+                2 if before else 5 if over else 0
+                for before, over in zip(there_before, gone[:end].ljust(end, b"\0"), strict=True)
+            )
+            ledger._map[ledger.layout.states : ledger.layout.states + end] = bytes(states)
+            ledger.words[_SKIPPED] = there_before.count(1)
+        rename(unfinished, path)
+        file.path = path
+        return ledger
+
+    @classmethod
+    def open(cls, path: str, source: Ledger | None = None) -> Ledger:
         """Raises FileNotFoundError, or DamagedError for a file that is no ledger."""
         file = MappedFile.open(path, fmt.PAGE)
         try:
-            return cls(file)
+            return cls(file, source)
         except DamagedError:
             file.close()
             raise
@@ -114,13 +163,19 @@ class Ledger:
 
     def unseal(self) -> None:
         """Items may follow again. After the name says so."""
-        self.words[_SEALED] = self.words[_CHOSEN] = 0
+        self.words[_SEALED] = 0
 
     def seal(self) -> None:
         """No item will follow; unused room is given back."""
         self.words[_LIMIT] = self.published
         self.words[_LIMIT_BYTES] = self.published_bytes()
         self.words[_SEALED] = 1
+
+    def note_expiry(self, begin: int, count: int, expires_at: int) -> None:
+        """`count` items from `begin` on expire then (milliseconds of the epoch). Before they are published."""
+        if self.expires is not None:
+            self.expires[begin : begin + count] = memoryview(array("Q", [expires_at]) * count)
+            self.words[_LAPSE] = max(self.words[_LAPSE], expires_at)
 
     def sync(self) -> None:
         self._file.sync()
@@ -129,19 +184,19 @@ class Ledger:
 
     @property
     def owner(self) -> int:
-        return self.words[_OWNER]
+        return self.stored[_OWNER]
 
     @property
     def epoch(self) -> int:
-        return self.words[_EPOCH]
+        return self.stored[_EPOCH]
 
     @property
     def published(self) -> int:
-        return self.words[_PUBLISHED]
+        return self.stored[_PUBLISHED]
 
     @property
     def sealed(self) -> bool:
-        return self.words[_SEALED] == 1
+        return self.stored[_SEALED] == 1
 
     def published_bytes(self) -> int:
         published = self.words[_PUBLISHED]
@@ -154,67 +209,126 @@ class Ledger:
 
     def available(self) -> bool:
         words = self.words
-        return words[_PUBLISHED] > words[_NEXT] or words[_RETURNED] > 0
+        return self.stored[_PUBLISHED] > words[_NEXT] or words[_RETURNED] > 0
 
     def untouched(self) -> bool:
         """Whether nobody ever claimed anything. A claimer that died half-way has marked items and not moved `next`."""
-        if self.words[_NEXT]:
-            return False
-        states = self._map[self.layout.states : self.layout.states + self.published]
-        return not states.strip(FREE)
+        return not self.words[_NEXT] and not self._known_states().strip(FREE)
 
     def must_be_chosen(self) -> bool:
         """Sealed untouched, so that its name has to say `chosen` before anybody claims in it.
 
         That order lets rescue and the capacity count rely on names: in a segment called `ready` nothing is claimed.
         """
-        words = self.words
+        words = self.stored
         return words[_SEALED] == 1 and words[_NEXT] == 0 and not words[_CHOSEN]
 
     def chosen(self) -> None:
         self.words[_CHOSEN] = 1
 
+    @property
+    def is_chosen(self) -> bool:
+        return self.words[_CHOSEN] == 1
+
     def waiting(self) -> int:
         """Items that nobody has claimed."""
         words = self.words
-        return words[_PUBLISHED] - words[_NEXT] + (self._window().count(FREE) if words[_RETURNED] else 0)
+        if self._sparse:
+            return self.published - self._known() + self._window().count(FREE)
+        return self.published - words[_NEXT] + (self._window().count(FREE) if words[_RETURNED] else 0)
 
     def handed(self) -> int:
         """Items handed to somebody who has not acknowledged them."""
         return self._window().count(HANDED)
 
     def done(self) -> int:
+        """Items that nobody will be handed (again)."""
         window = self._window()
-        return self._prefix + window.count(DONE) + window.count(DEAD)
+        return self._prefix + window.count(DONE) + window.count(DEAD) + window.count(MISSED)
+
+    def missed(self) -> int:
+        """Items that expired or were dropped before anybody had them."""
+        return self._known_states().count(MISSED)
+
+    def unhanded(self, among: bytes) -> int:
+        """How many of the items with a 1 in `among` nobody has had, and none of them is marked as missed."""
+        states = self._known_states().translate(_UNHANDED_MASK).ljust(len(among), b"\1")[: len(among)]
+        return (int.from_bytes(states, "little") & int.from_bytes(among, "little")).bit_count()
+
+    def first_pending(self, gone: bytes) -> int:
+        """The first item that is neither over nor has a 1 in `gone`; -1 if there is none."""
+        over = int.from_bytes(self.over_mask(len(gone)), "little") | int.from_bytes(gone, "little")
+        return over.to_bytes(len(gone), "little").find(0)
+
+    def redelivered(self) -> int:
+        """How often items were handed out again."""
+        return sum(self._map[self.layout.deliveries : self.layout.deliveries + self._known()])
+
+    def acknowledged(self) -> int:
+        return self._known_states().count(DONE) - self.words[_SKIPPED]
+
+    def skipped(self) -> int:
+        return self.words[_SKIPPED]
 
     def all_done(self, begin: int, end: int) -> bool:
         """Whether nobody will ever want to read the items begin … end-1."""
         at = self.layout.states
         return not self._map[at + begin : at + end].strip(_OVER)
 
+    def over_mask(self, items: int) -> bytes:
+        """For each of the first `items` items a 1 if nobody will be handed it (again), else a 0."""
+        return self._known_states()[:items].translate(_OVER_MASK).ljust(items, b"\0")
+
+    def first_open(self) -> int:
+        """The first item that is not over."""
+        self._window()
+        return self._prefix
+
     def done_bytes(self) -> int:
         """Payload bytes of the done items; 0 in a queue without a byte limit."""
-        if self.sizes is None:
+        return self.bytes_of(self._window(), self._prefix) if self.sizes is not None else 0
+
+    def bytes_of(self, window: bytes, prefix: int, over: re.Pattern[bytes] = _FINISHED) -> int:
+        """Payload bytes of the items below `prefix`, and of those that `over` matches in the `window` of states after it."""
+        sizes = self.sizes
+        if sizes is None:
             return 0
-        window, prefix, sizes = self._window(), self._prefix, self.sizes
         total = sizes[prefix - 1] if prefix else 0
-        for match in _FINISHED.finditer(window):
+        for match in over.finditer(window):
             i, j = prefix + match.start(), prefix + match.end()
             total += sizes[j - 1] - (sizes[i - 1] if i else 0)
         return total
 
     def complete(self) -> bool:
-        """Sealed, and every item done (or dead)."""
+        """Sealed, and every item done (or dead, or missed)."""
         return self.sealed and self.done() == self.published
+
+    def lapsed(self, now_ms: int) -> bool:
+        """Whether it has items, and all of them have expired."""
+        return self.expires is not None and self.published > 0 and self.stored[_LAPSE] <= now_ms
 
     def dead(self) -> int:
         """Items that could not be read; they stay in the segment, which goes to quarantine in the end."""
-        return self._map[self.layout.states : self.layout.states + self.published].count(DEAD)
+        return self._known_states().count(DEAD)
+
+    @property
+    def _sparse(self) -> bool:
+        """Whether items above `next` can be over."""
+        return self.expires is not None or bool(self.words[_FLAGS] & LedgerFlag.DROPPABLE)
+
+    def _known(self) -> int:
+        """The items whose states can be looked at: a label's arrays grow behind the producer's."""
+        published = self.stored[_PUBLISHED]
+        return published if self.source is None else min(published, self.words[_ALLOCATED])
+
+    def _known_states(self) -> bytes:
+        return self._map[self.layout.states : self.layout.states + self._known()]
 
     def _window(self) -> bytes:
         """The state bytes that can differ: above the done prefix (which grows here), below `next`."""
         begin = self.layout.states + self._prefix
-        window = self._map[begin : self.layout.states + max(self.words[_NEXT], self._prefix)]
+        stop = self._known() if self._sparse else self.words[_NEXT]
+        window = self._map[begin : self.layout.states + max(stop, self._prefix)]
         rest = window.lstrip(_OVER)
         self._prefix += len(window) - len(rest)
         return rest
@@ -225,29 +339,14 @@ class Ledger:
         """Up to `count` free items that follow each other, as (begin, end), now claimed by `slot`; given-back ones first."""
         words, states_at = self.words, self.layout.states
         with self.lock:
-            begin, limit = words[_NEXT], words[_PUBLISHED]
             if self.must_be_chosen():
                 return None
-            if words[_RETURNED]:
-                found = self._map.find(FREE, states_at + self._prefix, states_at + begin) - states_at
-                if found >= 0:
-                    limit, begin = begin, found
-                else:
-                    words[_RETURNED] = 0
-            end = min(begin + count, limit)
-            if begin >= end:
+            while (span := self._free_span(count)) is not None and self.expires is not None and self._lapse(*span):
+                pass
+            if span is None:
                 return None
-            window = self._map[states_at + begin : states_at + end]
-            free = len(window) - len(window.lstrip(FREE))
-            while not free:  # a claimer died between marking and moving `next`: pass over what it marked
-                begin += len(window) - len(window.lstrip(_TAKEN))
-                if begin >= limit:
-                    words[_NEXT] = max(words[_NEXT], begin)
-                    return None
-                end = min(begin + count, limit)
-                window = self._map[states_at + begin : states_at + end]
-                free = len(window) - len(window.lstrip(FREE))
-            end = begin + free
+            begin, end = span
+            free = end - begin
             at = self.layout.owners + 2 * begin
             self._map[at : at + 2 * free] = slot.to_bytes(2, "little") * free
             if self.deadlines is not None:
@@ -263,6 +362,97 @@ class Ledger:
             if ARMED:
                 reach("claim.moved")
             return begin, end
+
+    def _free_span(self, count: int) -> tuple[int, int] | None:
+        """Up to `count` free items that follow each other; nothing is marked yet. Under the lock."""
+        words, states_at = self.words, self.layout.states
+        begin, limit = words[_NEXT], self.stored[_PUBLISHED]
+        if words[_RETURNED]:
+            found = self._map.find(FREE, states_at + self._prefix, states_at + begin) - states_at
+            if found >= 0:
+                limit, begin = begin, found
+            else:
+                words[_RETURNED] = 0
+        end = min(begin + count, limit)
+        if begin >= end:
+            return None
+        if self.source is not None and end > words[_ALLOCATED]:
+            self._grow(end)
+        window = self._map[states_at + begin : states_at + end]
+        free = len(window) - len(window.lstrip(FREE))
+        while not free:  # a claimer died between marking and moving `next`: pass over what it marked
+            begin += len(window) - len(window.lstrip(_TAKEN))
+            if begin >= limit:
+                words[_NEXT] = max(words[_NEXT], begin)
+                return None
+            end = min(begin + count, limit)
+            if self.source is not None and end > words[_ALLOCATED]:
+                self._grow(end)
+            window = self._map[states_at + begin : states_at + end]
+            free = len(window) - len(window.lstrip(FREE))
+        return begin, begin + free
+
+    def _grow(self, items: int) -> None:
+        """A label's arrays get their place on the disk for `items` items. Under the lock. Raises StorageError."""
+        self._allocated = self.words[_ALLOCATED]
+        self.allocate(items)
+        self.words[_ALLOCATED] = self._allocated
+
+    def _lapse(self, begin: int, end: int) -> bool:
+        """Whether some of these free items had expired; they are marked now. Under the lock."""
+        now, expires = now_ms(), self.expires
+        if expires is None or min(expires[begin:end].tolist()) > now:
+            return False
+        for i in range(begin, end):
+            if expires[i] <= now:
+                self.states[i] = _MISSED_BYTE
+        return True
+
+    def lapse(self, now_ms: int) -> None:
+        """Marks the items that expired before anybody claimed them.
+
+        In a topic's producer's ledger nothing is claimed, so that the lock is not needed (nor, then, its descriptor).
+        """
+        expires = self.expires
+        if expires is None:
+            return
+        known = self._known()
+        for chunk in range(self._prefix // LEDGER_STEP, -(-known // LEDGER_STEP)):
+            begin = chunk * LEDGER_STEP
+            end = min(known, begin + LEDGER_STEP)
+            seen, least = self._lapses.get(chunk, (begin, NEVER))
+            if end > seen:
+                least = min(least, *expires[seen:end].tolist())
+            if least <= now_ms:
+                with self._guard():
+                    for i in range(begin, end):
+                        if expires[i] <= now_ms and not self.states[i]:
+                            self.states[i] = _MISSED_BYTE
+                    mask = self._map[self.layout.states + begin : self.layout.states + end].translate(_OVER_MASK)
+                least = min((e for e, over in zip(expires[begin:end].tolist(), mask, strict=True) if not over), default=NEVER)
+            self._lapses[chunk] = (end, least)
+
+    def _guard(self) -> contextlib.AbstractContextManager[None]:
+        return self.lock if self._file.descriptor >= 0 else contextlib.nullcontext()
+
+    def drop(self, end: int) -> None:
+        """Items below `end` that nobody was handed go, for the sake of newer ones. Raises StorageError."""
+        with self._guard():
+            if self.source is not None and end > self.words[_ALLOCATED]:
+                self._grow(end)
+            at = self.layout.states
+            self._map[at : at + end] = self._map[at : at + end].translate(_DROP)
+            if self.source is not None:
+                self.words[_NEXT] = max(self.words[_NEXT], end)
+
+    def write_off(self) -> tuple[int, int]:
+        """The segment is gone: nothing can be claimed in it any more. Returns (acknowledged, missed) of a label's."""
+        with self.lock:
+            known, at, published = self._known(), self.layout.states, self.published
+            states = self._map[at : at + known].translate(_DROP)
+            self._map[at : at + known] = states
+            self.words[_NEXT] = published
+            return states.count(DONE) - self.words[_SKIPPED], states.count(MISSED) + published - known
 
     def give_back(self, begin: int, end: int, slot: int) -> int:
         """Frees those of the range that `slot` still has claimed and did not hand out; no delivery is counted."""
@@ -302,11 +492,12 @@ class Ledger:
 
     def hand(self, i: int, slot: int, deadline: float = 0.0) -> int:
         """Marks an item that `slot` has claimed as handed out; returns its delivery number (1 the first time), 0 if lost."""
-        if self.deadlines is not None:
+        if self.contested:
             with self.lock:
-                if self.states[i] != 1 or self.owners[i] != slot:
+                if not self._still_claimed(i, slot):
                     return 0
-                self.deadlines[i] = deadline
+                if self.deadlines is not None:
+                    self.deadlines[i] = deadline
                 self.states[i] = _HANDED_BYTE
         else:
             self.states[i] = _HANDED_BYTE
@@ -331,21 +522,31 @@ class Ledger:
             reach("ack.done")
         return True
 
-    def settle_claimed(self, begin: int, end: int, slot: int) -> int:
-        """Marks claimed items as done (handed over and acknowledged at once); returns how many from `begin` on.
+    def settle_claimed(self, begin: int, end: int, slot: int) -> bytes | None:
+        """Marks claimed items as done (handed over and acknowledged at once). None if that was so for all of them.
 
-        Without a lease that is all of them. With one, it stops at the first whose claim has run out.
+        Else (the ledger is contested) a 1 for each that was, a 0 for each that expired, was dropped, or whose claim ran out.
         """
-        if self.deadlines is None:
+        if not self.contested:
             at = self.layout.states
             self._map[at + begin : at + end] = DONE * (end - begin)
-            return end - begin
+            return None
+        kept = bytearray(end - begin)
         with self.lock:
             for i in range(begin, end):
-                if self.states[i] != 1 or self.owners[i] != slot:
-                    return i - begin
-                self.states[i] = _DONE_BYTE
-        return end - begin
+                if self._still_claimed(i, slot):
+                    self.states[i] = _DONE_BYTE
+                    kept[i - begin] = 1
+        return bytes(kept) if 0 in kept else None
+
+    def _still_claimed(self, i: int, slot: int) -> bool:
+        """Under the lock."""
+        if self.states[i] != 1 or self.owners[i] != slot:
+            return False
+        if self.expires is not None and self.expires[i] <= now_ms():
+            self.states[i] = _MISSED_BYTE
+            return False
+        return True
 
     def refuse(self, i: int, slot: int, delivery: int) -> bool:
         """Gives item `i` back, its delivery counted (nack); False if the receipt does not hold any more."""
@@ -371,11 +572,13 @@ class Ledger:
     def free_items(self, most: int) -> list[int]:
         """Indexes of up to `most` items that nobody has claimed, oldest first; a look, no claim."""
         found: list[int] = []
-        base, end = self._prefix, self.words[_PUBLISHED]
-        states = self._map[self.layout.states + base : self.layout.states + end]
+        base, now = self._prefix, now_ms()
+        states = self._map[self.layout.states + base : self.layout.states + self._known()]
+        states += FREE * (self.published - base - len(states))
         at = states.find(FREE)
         while at >= 0 and len(found) < most:
-            found.append(base + at)
+            if self.expires is None or self.expires[base + at] > now:
+                found.append(base + at)
             at = states.find(FREE, at + 1)
         return found
 
@@ -383,8 +586,8 @@ class Ledger:
         return self.states[i] == _HANDED_BYTE and self.owners[i] == slot and self.deliveries[i] + 1 == delivery
 
     def _held(self) -> list[int]:
-        base, end = self._prefix, self.words[_PUBLISHED]
-        states = self._map[self.layout.states + base : self.layout.states + end]
+        base = self._prefix
+        states = self._map[self.layout.states + base : self.layout.states + self._known()]
         return [base + i for match in _HELD.finditer(states) for i in range(match.start(), match.end())]
 
     def _free(self, items: list[int], *, counted: bool) -> int:
@@ -402,6 +605,11 @@ class Ledger:
     def close(self) -> None:
         """Lets go of the descriptor (and with it of the lock); views already taken stay readable."""
         self._file.close()
+
+
+def now_ms() -> int:
+    """Milliseconds of the epoch, by which items expire."""
+    return int(time.time() * 1000)
 
 
 def monotonic_deadline(seconds: float | None) -> float:

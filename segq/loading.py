@@ -23,7 +23,7 @@ from segq.batch import BatchWriter
 from segq.blob import BlobWriter, with_checksums
 from segq.catalog import Catalog, Loading
 from segq.failpoints import ARMED, reach
-from segq.format import HALF_BYTES, HALF_ITEMS, IS_REFERENCE, LARGE_BYTES, LedgerWord, Reference, SegmentName
+from segq.format import HALF_BYTES, HALF_ITEMS, IS_REFERENCE, LARGE_BYTES, NEVER, LedgerWord, Reference, SegmentName
 from segq.segment import SegmentWriter
 
 _PUBLISHED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.PUBLISHED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
@@ -32,6 +32,7 @@ UNLIMITED = 1 << 62
 # Large items count an eighth towards `segment_bytes`: that limit bounds the memory that reading a segment takes, and they take
 # none; what they take is disk, which is given back a segment at a time.
 _BLOB_SHARE = 8
+_SHORTEST_SPAN = 0.1  # seconds
 _BLOB_WORTH = 4 << 20  # about as much as a new segment costs in time to write
 
 
@@ -45,7 +46,7 @@ class LoadingSegment:
 
     __slots__ = (
         "_batch", "_blob", "_catalog", "_direct", "_half_open", "_sized", "_writer", "base", "bytes", "count", "end", "ends",
-        "items", "ledger", "limited", "name", "path", "payload", "stop", "tick", "tock", "words",
+        "items", "ledger", "limited", "name", "path", "payload", "since", "stop", "tick", "tock", "ttl", "words",
     )  # fmt: skip
 
     def __init__(self, catalog: Catalog, loading: Loading, *, direct: bool, limited: bool, sized: bool) -> None:
@@ -60,6 +61,8 @@ class LoadingSegment:
         self._blob: BlobWriter | None = None
         self._half_open = False
         self._writer: SegmentWriter | None = None
+        self.ttl = 0  # of the current run, in milliseconds; 0 for none
+        self.since = time.monotonic()
         self.base = self.published
         self.count = self.end = self.stop = 0
         self.tick = self.tock = 0.0
@@ -84,10 +87,21 @@ class LoadingSegment:
         """Whether it holds much disk for items that are all done: time to seal it, which gives the disk back."""
         return self._blob is not None and self._blob.size >= _BLOB_WORTH and self.ledger.done() == self.published
 
+    def takes_expiring(self, ttl_ms: int) -> bool:
+        """Whether it can hold items that expire, and, where all do after the same time, is not open for too long of it.
+
+        Segments go as a whole: those of a tenth of the time to live keep the disk they take within a tenth of what is alive.
+        """
+        if self.ledger.expires is None:
+            return False
+        return not ttl_ms or time.monotonic() - self.since < max(_SHORTEST_SPAN, ttl_ms / 10_000)
+
     # --- storing ---
 
-    def append(self, items: list[bytes], size: int) -> None:
+    def append(self, items: list[bytes], size: int, ttl_ms: int = 0) -> None:
         """Stores `items`, together `size` bytes, as one: all are published at once, or none (StorageError).
+
+        A time to live (0: none) takes a segment that was made for items that expire.
 
         The caller has made sure that the segment has place and that room is reserved.
         """
@@ -100,9 +114,9 @@ class LoadingSegment:
         else:
             lengths = None
         if self._direct or size > HALF_BYTES or count > HALF_ITEMS:
-            self._write_block(items, size, lengths)
+            self._write_block(items, size, lengths, ttl_ms)
         else:
-            self._gather(items, size, lengths)
+            self._gather(items, size, lengths, ttl_ms)
 
     def _spill(self, item: bytes) -> bytes:
         """A large item's bytes go to the blob; what takes its place."""
@@ -116,7 +130,7 @@ class LoadingSegment:
         self.bytes += len(item) // _BLOB_SHARE
         return reference
 
-    def _gather(self, items: list[bytes], size: int, lengths: list[int] | None) -> None:
+    def _gather(self, items: list[bytes], size: int, lengths: list[int] | None, ttl_ms: int) -> None:
         count = len(items)
         batch = self._batch
         if batch is None:
@@ -126,9 +140,9 @@ class LoadingSegment:
         elif self.count + count > HALF_ITEMS or self.end + size > HALF_BYTES:
             self._turn(batch)
         now = time.time()
-        if not self.tick <= now < self.tock and not self.begin_run(now):
+        if not (self.tick <= now < self.tock and self.ttl == ttl_ms) and not self.begin_run(now, ttl_ms):
             self._turn(batch)
-            self.begin_run(now)
+            self.begin_run(now, ttl_ms)
         begin, start = self.count, self.end
         if ARMED:
             reach("put.begun")
@@ -143,19 +157,21 @@ class LoadingSegment:
                     ends[i] |= IS_REFERENCE
         self.ends[begin : begin + count] = memoryview(ends)[1:]
         self._note_sizes(lengths or map(len, items))
+        self._note_expiry(count, round(self.tick * 1000), ttl_ms)
         self.count, self.end = begin + count, start + size
         self.words[_PUBLISHED] = self.base + begin + count
         if ARMED:
             reach("put.published")
         self.set_stop()
 
-    def _write_block(self, items: list[bytes], size: int, lengths: list[int] | None) -> None:
+    def _write_block(self, items: list[bytes], size: int, lengths: list[int] | None, ttl_ms: int) -> None:
         """Straight to RocksDB: for what is too large for the batch, and for durability="power"."""
         first = self.published
         self._flush_half()
         if ARMED:
             reach("block.begun")
-        block = fmt.encode_block(items, time.time_ns() // 1_000_000, references=lengths is not None)
+        now = time.time_ns() // 1_000_000
+        block = fmt.encode_block(items, now, ttl_ms, references=lengths is not None)
         if lengths is not None:
             block = with_checksums(first, block, self.path, self.ledger.states)
         try:
@@ -166,6 +182,7 @@ class LoadingSegment:
             self.ledger.finalize()  # the block may be in the log all the same
             raise
         self._note_sizes(lengths or map(len, items))
+        self._note_expiry(len(items), now, ttl_ms)
         self.words[_PUBLISHED] = first + len(items)
         self.bytes += size
         if ARMED:
@@ -180,6 +197,10 @@ class LoadingSegment:
             total += length
             sizes[i] = total
             i += 1
+
+    def _note_expiry(self, count: int, now_ms: int, ttl_ms: int) -> None:
+        if self.ledger.expires is not None:
+            self.ledger.note_expiry(self.published, count, now_ms + ttl_ms if ttl_ms else NEVER)
 
     def _begin_batch(self) -> BatchWriter:
         batch = BatchWriter(os.path.join(self.path, fmt.BATCH_FILE), self.published)
@@ -209,20 +230,21 @@ class LoadingSegment:
         self.count = self.end = 0
         self.tick = self.tock = 0.0
 
-    def begin_run(self, now: float) -> bool:
+    def begin_run(self, now: float, ttl_ms: int = 0) -> bool:
         """What follows in this half was put in the millisecond of `now`; False if the half has no place for another run."""
         batch, milliseconds = self._batch, int(now * 1000)
         if batch is None or not self._half_open:
             return False
         batch.count = self.count
-        if not batch.begin_run(milliseconds):
+        if not batch.begin_run(milliseconds, ttl_ms):
             return False
+        self.ttl = ttl_ms
         self.tick, self.tock = milliseconds / 1000, (milliseconds + 1) / 1000
         return True
 
     def set_stop(self) -> None:
         """How far single puts may go on in the current half; the bytes of a segment are bounded by halves."""
-        if not self._half_open or self._sized:
+        if not self._half_open or self._sized or self.ledger.expires is not None:
             self.stop = 0
             return
         limit = min(self.ledger.allocated, self.items)

@@ -18,10 +18,12 @@ from segq.failpoints import ARMED, reach
 from segq.format import HALF_BYTES, LARGE_BYTES, IndexWord, LedgerWord, OwnerWord
 from segq.index import LOOK_AGAIN
 from segq.keeper import HOLD_SECONDS, Keeper, recall
+from segq.ledger import now_ms
 from segq.loading import UNLIMITED, LoadingSegment
 from segq.process import Owner, boot_epoch
-from segq.settings import MAX_ITEM_BYTES, Settings
+from segq.settings import MAX_ITEM_BYTES, Settings, positive_seconds
 from segq.stats import Tally
+from segq.tidier import Tidier
 
 _PUBLISHED = int(LedgerWord.PUBLISHED)
 _SLEEPERS, _SHUTDOWN = int(IndexWord.ITEMS_SLEEPERS), int(IndexWord.SHUTDOWN)
@@ -51,21 +53,28 @@ class Producer:
     """The putting half of a handle. Threads take turns under one lock; it is never held while waiting for room."""
 
     def __init__(
-        self, catalog: Catalog, owner: Owner, settings: Settings, dumps: Callable[[Any], bytes], tally: Tally, keeper: Keeper
-    ) -> None:
+        self, catalog: Catalog, owner: Owner, settings: Settings, dumps: Callable[[Any], bytes], tally: Tally, keeper: Keeper,
+        tidier: Tidier,
+    ) -> None:  # fmt: skip
         self._catalog, self._owner, self._settings, self._dumps = catalog, owner, settings, dumps
         self._index, self._tally, self._keeper = catalog.index, tally, keeper
-        self._items_bell, self._index_words = catalog.index.items, catalog.index.words
+        self._bell, self._index_words = catalog.bell, catalog.index.words
         self._lock = threading.Lock()
         self._segment: LoadingSegment = _NONE
         self._lineage: str | None = None
         self._limited = settings.capacity is not None or settings.max_bytes is not None
+        self._ttl_ms = round(settings.ttl * 1000) if settings.ttl else 0
+        self._expiring = bool(self._ttl_ms)  # whether the segments of this handle are for items that expire
         self._direct = settings.durability == "power"
         self._closed = False
         self._reserved_at = 0.0
         self._puts_at = self._index.owner_word(owner.slot, OwnerWord.PUTS)
         self._puts_before = 0  # items put in earlier segments, less those a resumed one held already
+        self._tidier = tidier
         keeper.add(self)
+        tidier.add(self)
+        if settings.ttl:
+            tidier.attend(settings.ttl)
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         try:
@@ -96,13 +105,15 @@ class Producer:
                     reach("put.published")
                 done = True
             else:
-                done = self._try_store([data], len(data))
+                done = self._try_store([data], len(data), self._ttl_ms)
         if not done:
-            self._wait_and_store([data], len(data), block, timeout)
+            self._wait_and_store([data], len(data), self._ttl_ms, block, timeout)
         if self._index_words[_SLEEPERS]:
-            self._items_bell.ring()
+            self._bell.ring()
 
-    def put_many(self, items: Iterable[Any], block: bool = True, timeout: float | None = None) -> None:
+    def put_many(
+        self, items: Iterable[Any], block: bool = True, timeout: float | None = None, ttl: float | None = None
+    ) -> None:
         dumps = self._dumps
         if isinstance(items, (str, bytes, bytearray, memoryview)):
             raise TypeError(f"put_many takes an iterable of items; this is one {type(items).__name__}, use put")
@@ -115,12 +126,13 @@ class Producer:
             self._refuse_if_over()
             return
         size = sum(map(len, data))
+        ttl_ms = self._ttl_ms if ttl is None else max(1, round(positive_seconds("ttl", ttl) * 1000))
         with self._lock:
-            done = self._try_store(data, size)
+            done = self._try_store(data, size, ttl_ms)
         if not done:
-            self._wait_and_store(data, size, block, timeout)
+            self._wait_and_store(data, size, ttl_ms, block, timeout)
         if self._index_words[_SLEEPERS]:
-            self._items_bell.ring()
+            self._bell.ring()
 
     def _new_run(self, segment: LoadingSegment, now: float) -> bool:
         """A put in another millisecond than the last: notes the time; False if there is no place for that."""
@@ -129,17 +141,25 @@ class Producer:
 
     # --- the long way; under the lock ---
 
-    def _try_store(self, data: list[bytes], size: int) -> bool:
+    def _try_store(self, data: list[bytes], size: int, ttl_ms: int) -> bool:
         """Stores all of `data`, or nothing: False if there is no room, StorageError if the disk refuses."""
         self._refuse_if_over()
         count = len(data)
         self._refuse_if_never(count, size)
         segment = self._segment
-        if segment is _NONE or not segment.has_place(count, size, self._settings.segment_bytes) or segment.spent():
+        if ttl_ms and not self._expiring:
+            self._expiring = True
+            self._tidier.attend(ttl_ms / 1000)
+        if (
+            segment is _NONE
+            or not segment.has_place(count, size, self._settings.segment_bytes)
+            or segment.spent()
+            or (self._expiring and not segment.takes_expiring(self._ttl_ms))
+        ):
             segment = self._next_segment(count, size)
         if self._limited and not self._reserve(segment, count, size):
             return False
-        segment.append(data, size)
+        segment.append(data, size, ttl_ms)
         self._index_words[self._puts_at] = self._puts_before + segment.published
         return True
 
@@ -148,12 +168,12 @@ class Producer:
         settings, catalog = self._settings, self._catalog
         loading = None
         if self._lineage is None and count <= settings.segment_items // 2 and size <= settings.segment_bytes // 2:
-            loading = catalog.resume(settings.segment_items, self._owner.slot, boot_epoch())
+            loading = catalog.resume(settings.segment_items, self._owner.slot, boot_epoch(), expiring=self._expiring)
             self._lineage = loading.name.lineage if loading else new_lineage()
         if loading is None:
             items = max(settings.segment_items, count)
             self._lineage = self._lineage or new_lineage()
-            loading = catalog.create(self._lineage, items, self._owner.slot, boot_epoch())
+            loading = catalog.create(self._lineage, items, self._owner.slot, boot_epoch(), expiring=self._expiring)
         segment = LoadingSegment(
             catalog, loading, direct=self._direct, limited=self._limited, sized=settings.max_bytes is not None
         )
@@ -200,18 +220,21 @@ class Producer:
 
     # --- waiting for room; not under the lock ---
 
-    def _wait_and_store(self, data: list[bytes], size: int, block: bool, timeout: float | None) -> None:
+    def _wait_and_store(self, data: list[bytes], size: int, ttl_ms: int, block: bool, timeout: float | None) -> None:
         """The queue was full at the first look."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        if self._recall_and_store(data, size):
+        if self._recall_and_store(data, size, ttl_ms):
             return
+        while self._catalog.make_room():
+            if self._store(data, size, ttl_ms):
+                return
         if not block:
             raise Full(self._full_message(len(data)), path=self._catalog.queue)
         room = self._index.room
         slept = False
         while True:
             heard = room.listen()
-            if self._store(data, size):
+            if self._store(data, size, ttl_ms):
                 room.ring()  # there may be room for the next sleeper as well
                 return
             if slept:  # woken for room that is not enough for us: it may be for somebody else
@@ -221,7 +244,7 @@ class Producer:
                 continue
             left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
             if left <= 0:
-                if self._recall_and_store(data, size):
+                if self._recall_and_store(data, size, ttl_ms):
                     return
                 raise Full(f"{self._full_message(len(data))} within {timeout} s", path=self._catalog.queue)
             if self._others_idle():
@@ -233,20 +256,20 @@ class Producer:
                 self._catalog.look_again()
                 rescue.rescue(self._catalog, self._owner.slot)
 
-    def _store(self, data: list[bytes], size: int) -> bool:
+    def _store(self, data: list[bytes], size: int, ttl_ms: int) -> bool:
         with self._lock:
-            return self._try_store(data, size)
+            return self._try_store(data, size, ttl_ms)
 
-    def _recall_and_store(self, data: list[bytes], size: int) -> bool:
+    def _recall_and_store(self, data: list[bytes], size: int, ttl_ms: int) -> bool:
         """Room that others have reserved and not used is room: it is asked for before the queue is called full."""
         end = time.monotonic() + _RECALL_SECONDS
         while True:
-            if self._store(data, size):
+            if self._store(data, size, ttl_ms):
                 return True
             if not self._others_idle():
                 return False
             if time.monotonic() > end:  # whoever holds it does not answer: dead, perhaps
-                return bool(rescue.rescue(self._catalog, self._owner.slot)) and self._store(data, size)
+                return bool(rescue.rescue(self._catalog, self._owner.slot)) and self._store(data, size, ttl_ms)
             recall(self._index)
             time.sleep(_RECALL_LOOK)
 
@@ -261,7 +284,14 @@ class Producer:
         limits += [f"max_bytes {self._settings.max_bytes}"] if self._settings.max_bytes else []
         return f"{self._catalog.queue} is full ({', '.join(limits)}): no room for {count} more"
 
-    # --- what the keeper asks ---
+    # --- what the keeper and the tidier ask ---
+
+    def let_go_of_expired(self) -> None:
+        """Seals the segment in hand if all that is in it has expired: else it would stay as long as nothing is put."""
+        with self._lock:
+            segment = self._segment
+            if segment is not _NONE and segment.ledger.lapsed(now_ms()):
+                self.roll()
 
     def holding(self) -> bool:
         segment = self._segment

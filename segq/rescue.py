@@ -17,7 +17,7 @@ from segq.blob import with_checksums
 from segq.catalog import Catalog
 from segq.errors import DamagedError, StorageError
 from segq.failpoints import ARMED, reach
-from segq.format import IndexWord, LedgerWord, SegmentName, State
+from segq.format import NEVER, IndexWord, LedgerFlag, LedgerWord, SegmentName, State
 from segq.index import EVERYBODY
 from segq.ledger import Ledger
 from segq.segment import SegmentReader, SegmentWriter
@@ -62,12 +62,10 @@ def release(catalog: Catalog, slot: int) -> int:
     for name in catalog.listed():
         if name.state is State.READY:  # nothing is claimed in a segment of that name
             continue
-        ledger = _ledger(catalog, name)
-        if ledger is not None:
+        for ledger in catalog.holders(name):
             freed += ledger.release(slot)
-            ledger.close()
     if freed:
-        catalog.index.items.ring()
+        catalog.bell.ring()
     return freed
 
 
@@ -98,7 +96,7 @@ def _settle(catalog: Catalog, slot: int) -> None:
         process.forget_slot(catalog.queue, slot)
     catalog.sweep()
     catalog.index.changed()
-    catalog.index.items.ring()
+    catalog.bell.ring()
     catalog.index.freed(EVERYBODY)
     log.log(
         logging.WARNING if settled or freed else logging.DEBUG,
@@ -173,24 +171,29 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
     if batch is None and not os.path.exists(os.path.join(path, "CURRENT")):
         return
     writer = SegmentWriter(path)
+    expires: list[int] = []
     try:
         for first, block in batch.unflushed(writer.flushed(), published, open_only=same_boot) if batch is not None else ():
             writer.write(first, with_checksums(first, block, path, ledger.states), sync=False)
         flushed = writer.flushed()
+        if not same_boot:
+            expires = writer.expiries(published)
     finally:
         writer.close()
     if batch is not None:
         batch.end_at(published)
     if not same_boot:
-        _believe_the_log(path, ledger, flushed)
+        _believe_the_log(path, ledger, flushed, expires)
 
 
-def _believe_the_log(path: str, ledger: Ledger, flushed: int) -> None:
+def _believe_the_log(path: str, ledger: Ledger, flushed: int, expires: list[int]) -> None:
     """After loss of power: what is in RocksDB's log is there, whatever the ledger says; what is not is lost."""
     published = ledger.published
     if flushed > published:
         flushed = min(flushed, ledger.layout.items)
         ledger.allocate(flushed)
+        for i, at in zip(range(published, flushed), expires, strict=False):
+            ledger.note_expiry(i, 1, at)
         ledger.words[LedgerWord.PUBLISHED] = flushed
         log.warning("%s: %d items found beyond what its ledger knew", path, flushed - published)
     elif flushed < published and (lost := ledger.bury(flushed, published, None)):
@@ -203,11 +206,12 @@ def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
     None if there was nothing to keep. Under the structure lock; nobody may be appending. Raises DamagedError.
     """
     path = catalog.path(name)
-    end = 0
+    end, expires = 0, list[int]()
     if os.path.exists(os.path.join(path, "CURRENT")):
         reader = SegmentReader(path, None)
         try:
             end = reader.end()
+            expires = reader.expiries(0)
         finally:
             reader.close()
     elif os.path.exists(os.path.join(path, fmt.BATCH_FILE)):
@@ -220,8 +224,11 @@ def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
     place = os.path.join(path, fmt.LEDGER_FILE)
     if os.path.lexists(place):
         fs.quarantine(catalog.queue, os.path.join(str(name), fmt.LEDGER_FILE), "not a ledger")
-    ledger = Ledger.create(place, max(end, catalog.items), catalog.flags, 0, process.boot_epoch())
+    flags = catalog.flags if min(expires, default=NEVER) == NEVER else catalog.flags | LedgerFlag.EXPIRES
+    ledger = Ledger.create(place, max(end, catalog.items), flags, 0, process.boot_epoch())
     ledger.allocate(end)
+    for i, at in enumerate(expires[:end]):
+        ledger.note_expiry(i, 1, at)
     ledger.words[LedgerWord.PUBLISHED] = end
     if name.state is not State.LOADING:
         ledger.seal()

@@ -136,6 +136,12 @@ class SegmentWriter:
             raise StorageError(f"{self._path}: an earlier write failed", path=self._path)
         return _end_of(self._instance, self._path)
 
+    def expiries(self, first: int) -> list[int]:
+        """When the items from `first` on expire, in milliseconds of the epoch."""
+        if self._instance is None:
+            raise StorageError(f"{self._path}: an earlier write failed", path=self._path)
+        return _expiries_of(self._instance, self._path, first)
+
     def close(self, *, sync: bool = False) -> None:
         """Lets go without rewriting the data. All blocks are readable from now on, under any name."""
         instance, self._instance = self._instance, None
@@ -204,6 +210,10 @@ class SegmentReader:
         """The index behind the last item that is in a block."""
         return _end_of(self._live(), self._path)
 
+    def expiries(self, first: int) -> list[int]:
+        """When the items from `first` on expire, in milliseconds of the epoch."""
+        return _expiries_of(self._live(), self._path, first)
+
     def _live(self) -> Rdict:
         if self._instance is None:
             raise DamagedError(f"{self._path}: the reader is closed")
@@ -252,3 +262,23 @@ def _end_of(instance: Rdict, path: str) -> int:
         raise _translated(error, path, reading=True) from error
     block = fmt.decode_block(key, data)
     return block.first + block.count
+
+
+def _expiries_of(instance: Rdict, path: str, first: int) -> list[int]:
+    """`NEVER` for items of blocks that were not written, because all of them were done."""
+    found: list[int] = []
+    try:
+        cursor = instance.iter()
+        cursor.seek_to_first()
+        while cursor.valid():
+            block = fmt.decode_block(cursor.key(), cursor.value())
+            found += [fmt.NEVER] * (block.first - len(found))
+            found += fmt.expiries(block.runs, block.count)
+            cursor.next()
+        cursor.status()
+        del cursor
+    except DamagedError:
+        raise
+    except Exception as error:
+        raise _translated(error, path, reading=True) from error
+    return found[first:]

@@ -10,12 +10,13 @@ from segq.errors import SettingsConflict, SettingsError
 SEGMENT_ITEMS = 65_536  # with 100-byte items a segment is 6.5 MB: replayed in about 10 ms when a consumer opens it
 SEGMENT_BYTES = 16 << 20  # bounds the memory that reading a segment takes (RocksDB replays its log into memory)
 MAX_ITEM_BYTES = 1 << 30  # RocksDB copies a value about four times on its way; 1 GiB keeps that within reason
+_CHOICES = {"on_full": ("block", "drop_oldest"), "retain": ("until-acked", "ttl")}
 BUILTIN_SERIALIZERS = ("msgpack", "json", "pickle", "raw")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What `Queue(...)` was created with. Sizes in bytes, times in seconds, None for "no limit"."""
+    """What `Queue(...)` or `Topic(...)` was created with. Sizes in bytes, times in seconds, None for "no limit"."""
 
     capacity: int | None = None
     max_bytes: int | None = None
@@ -24,9 +25,22 @@ class Settings:
     lease: float | None = None
     segment_items: int = SEGMENT_ITEMS
     segment_bytes: int = SEGMENT_BYTES
+    ttl: float | None = None
+    on_full: str = "block"
+    retain: str = "until-acked"
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Of the settings that only topics have, those that are not the default."""
+        every = dataclasses.asdict(self)
+        return {name: value for name, value in every.items() if name not in _OF_TOPICS or value != _OF_TOPICS[name]}
+
+    @property
+    def droppable(self) -> bool:
+        """Whether items may go before they were delivered, other than by their time running out."""
+        return self.on_full == "drop_oldest"
+
+
+_OF_TOPICS = {field.name: field.default for field in dataclasses.fields(Settings) if field.name in ("ttl", "on_full", "retain")}
 
 
 def _whole(name: str, value: Any, least: int, most: int = 1 << 62) -> int:
@@ -62,8 +76,12 @@ def validated(given: dict[str, Any]) -> dict[str, Any]:
                 checked[name] = _whole(name, value, 1, 1 << 24)
             case "segment_bytes":
                 checked[name] = _whole(name, value, 4096, 1 << 32)
-            case "lease":
+            case "lease" | "ttl":
                 checked[name] = positive_seconds(name, value)
+            case "on_full" | "retain" if value not in _CHOICES[name]:
+                raise SettingsError(f"{name} must be one of {', '.join(map(repr, _CHOICES[name]))}, not {value!r}")
+            case "on_full" | "retain":
+                checked[name] = value
             case "durability":
                 if value not in ("process", "power"):
                     raise SettingsError(f'durability must be "process" or "power", not {value!r}')

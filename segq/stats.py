@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
+from collections.abc import Callable
 
 from segq import format as fmt
 from segq import fs, process
 from segq.catalog import Catalog
 from segq.errors import DamagedError
 from segq.format import IndexWord, OwnerWord, SegmentName, State
-from segq.ledger import Ledger
+from segq.label import Label
+from segq.ledger import Ledger, now_ms
+from segq.settings import Settings
+from segq.topic_catalog import TopicCatalog
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +35,34 @@ class OwnerStats:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LabelStats:
+    """What one label of a topic has done, and has to do.
+
+    `lag` is how many items it has not acknowledged (`waiting`, or `claimed` by somebody), `lag_seconds` how long ago the oldest
+    of these was put, `position` its id (None: nothing is left). `acknowledged` and `missed` (expired or dropped before the
+    label had them) count since it began, and are exact; `redelivered` is how often an item was handed out again.
+    """
+
+    label: str
+    position: str | None
+    lag: int
+    lag_seconds: float
+    waiting: int
+    claimed: int
+    acknowledged: int
+    redelivered: int
+    missed: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """A queue at a moment; other processes go on meanwhile, so the numbers need not fit each other to the item.
+    """A queue, or a topic, at a moment; other processes go on meanwhile, so the numbers need not fit each other to the item.
 
     `items` are stored and not acknowledged, of which `waiting` can be handed out (or lie prefetched with a consumer) and
     `claimed` are with somebody who has not acknowledged them; `bytes` is their payload, where a byte limit is set.
     `oldest` is when the oldest segment was begun (seconds of the epoch). `puts` and `gets` are those of the handles in
-    `owners` since each was opened; a put shows with the next one in another millisecond.
+    `owners` since each was opened; a put shows with the next one in another millisecond. `expired` items of a queue ran out of
+    time before anybody had them. In a topic `items` are stored (for whichever label), and what waits is told by label.
     """
 
     path: str
@@ -56,6 +82,8 @@ class Stats:
     puts: int
     gets: int
     shutdown: bool
+    expired: int = 0
+    labels: tuple[LabelStats, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +114,19 @@ class Tally:
                 size += published_bytes
                 continue
             reserved, reserved_bytes = ledger.reserved()
-            items += reserved - ledger.done()
-            size += reserved_bytes - ledger.done_bytes()
+            gone, gone_bytes = self._catalog.gone(name, ledger)
+            items += reserved - gone
+            size += reserved_bytes - gone_bytes
             idle += reserved - ledger.published
             idle_bytes += reserved_bytes - ledger.published_bytes()
         return Taken(items=items, bytes=size, idle=idle, idle_bytes=idle_bytes)
+
+    def full(self, settings: Settings) -> bool:
+        """Whether the items stored take all the room there is."""
+        taken, capacity, max_bytes = self.taken(), settings.capacity, settings.max_bytes
+        return (capacity is not None and taken.items - taken.idle >= capacity) or (
+            max_bytes is not None and taken.bytes - taken.idle_bytes >= max_bytes
+        )
 
     def stored(self) -> tuple[int, int]:
         """(items stored and not done, how many of them are handed to somebody)."""
@@ -100,8 +136,12 @@ class Tally:
                 items += self._untouched[name.identity][0]
                 continue
             handed += ledger.handed()
-            items += max(0, ledger.published - ledger.done())
+            items += max(0, ledger.published - self._catalog.gone(name, ledger)[0])
         return items, min(handed, items)
+
+    def missed(self) -> int:
+        """Items that expired before anybody had them, in segments that are still there."""
+        return sum(ledger.missed() for _, ledger in self._walk() if ledger is not None and ledger.expires is not None)
 
     def _walk(self) -> list[tuple[SegmentName, Ledger | None]]:
         """Each segment with its ledger, or None for one whose counts stand in `_untouched`."""
@@ -126,8 +166,9 @@ class Tally:
                     ledger = None
                 if ledger is None:
                     continue
-                ledger.close()  # the mapping stays; it is only read
-            if settled and ledger.must_be_chosen():
+                if ledger.expires is None or self._catalog.labelled:
+                    ledger.close()  # the mapping stays; it is only read
+            if ledger.expires is None and settled and ledger.must_be_chosen() and not self._catalog.labelled:
                 kept_untouched[key] = (ledger.published, ledger.published_bytes())
                 walked.append((name, None))
             else:
@@ -142,7 +183,48 @@ def outstanding(catalog: Catalog) -> int:
     return sum(max(0, catalog.index.outstanding(slot)) for slot in process.slots(catalog.queue))
 
 
-def collect(catalog: Catalog, tally: Tally, kind: str, capacity: int | None, max_bytes: int | None) -> Stats:
+def label_stats(catalog: TopicCatalog, label: Label, time_of: Callable[[SegmentName, int], float]) -> LabelStats:
+    """`time_of`: when an item was put, in seconds of the epoch."""
+    waiting = claimed = redelivered = 0
+    acknowledged, missed = label.settled
+    oldest: tuple[SegmentName, int] | None = None
+    for name in list(Catalog.names(catalog)):
+        source = catalog.mapped(name)
+        if source is None:
+            continue
+        source.lapse(now_ms())
+        path, gone = catalog.path(name), source.over_mask(source.published)
+        missed += catalog.labels.missed(label, name, path, source)
+        ledger = catalog.labels.ledger(label, name, path, source)
+        if ledger is None:
+            start = label.start_in(name)
+            left, pending = gone.count(0, start), gone.find(0, start)
+        else:
+            handed = ledger.handed()
+            left = ledger.unhanded(b"\1" * len(gone)) - ledger.unhanded(gone) + handed
+            claimed += handed
+            acknowledged += ledger.acknowledged()
+            redelivered += ledger.redelivered()
+            pending = ledger.first_pending(gone)
+        waiting += left
+        if pending >= 0 and oldest is None:
+            oldest = (name, pending)
+    waiting -= claimed
+    since = time_of(*oldest) if oldest is not None else 0.0
+    return LabelStats(
+        label=label.text,
+        position=f"{oldest[0].identity}-{oldest[1]}" if oldest is not None else None,
+        lag=waiting + claimed,
+        lag_seconds=max(0.0, time.time() - since) if since else 0.0,
+        waiting=waiting,
+        claimed=claimed,
+        acknowledged=acknowledged,
+        redelivered=redelivered,
+        missed=missed,
+    )
+
+
+def collect(catalog: Catalog, tally: Tally, kind: str, settings: Settings, labels: tuple[LabelStats, ...] = ()) -> Stats:
     index = catalog.index
     catalog.look_again()
     items, handed = tally.stored()
@@ -153,12 +235,12 @@ def collect(catalog: Catalog, tally: Tally, kind: str, capacity: int | None, max
     return Stats(
         path=catalog.queue,
         kind=kind,
-        capacity=capacity,
-        max_bytes=max_bytes,
+        capacity=settings.capacity,
+        max_bytes=settings.max_bytes,
         items=items,
         waiting=items - handed,
         claimed=handed,
-        bytes=taken.bytes - taken.idle_bytes if max_bytes else None,
+        bytes=taken.bytes - taken.idle_bytes if settings.max_bytes else None,
         segments={s.value: sum(n.state is s for n in names) for s in (State.LOADING, State.READY, State.CHOSEN)},
         quarantined=sum(not n.endswith(".reason") for n in fs.listing(quarantine)) if os.path.isdir(quarantine) else 0,
         rescues=index.words[IndexWord.RESCUES],
@@ -168,6 +250,8 @@ def collect(catalog: Catalog, tally: Tally, kind: str, capacity: int | None, max
         puts=sum(owner.puts for owner in owners),
         gets=sum(owner.gets for owner in owners),
         shutdown=index.shutdown != 0,
+        expired=0 if catalog.labelled else index.words[IndexWord.EXPIRED] + tally.missed(),
+        labels=labels,
     )
 
 

@@ -15,10 +15,12 @@ ROOT = Path(segq.__file__).parent
 LAYERS = [
     ["errors", "failpoints", "settings", "format", "serializers"],
     ["fs", "futex", "locks", "process", "message"],
-    ["batch", "blob", "ledger", "index", "segment"],
-    ["catalog", "loading", "view", "rescue", "claims", "shelf", "claimer", "stats", "keeper"],
+    ["batch", "blob", "ledger", "index", "segment", "label", "labels"],
+    ["catalog", "topic_catalog", "label_catalog"],
+    ["loading", "view", "rescue", "claims", "shelf", "claimer", "stats", "keeper", "tidier", "place"],
     ["producer", "consumer"],
-    ["queue", "check"],
+    ["handle", "putting", "getting"],
+    ["queue", "topic", "check"],
     ["__init__"],
     ["__main__", "cli"],
 ]

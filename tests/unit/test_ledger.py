@@ -42,7 +42,7 @@ def test_two_handles_of_one_ledger_see_one_truth(tmp_path: Path) -> None:
     other = Ledger.open(str(tmp_path / "ledger"))
     assert ledger.claim(4, ME) == (0, 4)
     assert other.claim(4, YOU) == (4, 8)
-    assert ledger.settle_claimed(0, 4, ME) == 4
+    assert ledger.settle_claimed(0, 4, ME) is None
     assert other.done() == 4
 
 
@@ -152,7 +152,7 @@ def test_a_lease_that_ran_out_frees_the_item_and_voids_the_receipt(tmp_path: Pat
     assert ledger.expire(99.0) == 0
     assert ledger.expire(101.0) == 2
     assert not ledger.settle(0, ME, 1)
-    assert ledger.settle_claimed(1, 2, ME) == 0
+    assert ledger.settle_claimed(1, 2, ME) == b"\0"
     assert ledger.hand(1, ME, 100.0) == 0
     assert ledger.claim(2, YOU, 200.0) == (0, 2)
     assert [ledger.hand(i, YOU, 200.0) for i in (0, 1)] == [2, 1]

@@ -496,6 +496,7 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "get_many": (1,),
     "receive": (),
     "receive_many": (1,),
+    "messages": (),
     "peek": (),
     "purge": (),
     "qsize": (),

@@ -1,0 +1,103 @@
+"""A topic's segments as one label sees them: those it is done with are not there, and who has which item is its own affair."""
+
+from __future__ import annotations
+
+import os
+
+from segq import format as fmt
+from segq import fs
+from segq.catalog import Catalog
+from segq.errors import DamagedError, LabelRemoved
+from segq.format import SegmentName, State
+from segq.index import Index
+from segq.label import Label
+from segq.ledger import Ledger
+from segq.locks import StructureLock
+from segq.settings import Settings
+from segq.topic_catalog import TopicCatalog
+
+
+class LabelCatalog(TopicCatalog):
+    """What the consumers of one label work with."""
+
+    def __init__(self, queue: str, settings: Settings, index: Index, structure: StructureLock, label: Label) -> None:
+        super().__init__(queue, settings, index, structure)
+        self.label = label
+        self.bell = label.bell
+        self._over: set[str] = set()  # segments that this label is done with for good
+        self._nothing_here: set[str] = set()  # and those in which there is nothing for it, as long as nothing changes
+        self._shown: list[SegmentName] = []
+        self._shown_of: list[SegmentName] | None = None
+
+    def names(self) -> list[SegmentName]:
+        """The segments that this label is not done with. Raises LabelRemoved."""
+        if self.label.removed:
+            raise LabelRemoved(
+                f"label {self.label.text!r} of {self.queue} was removed; subscribe again to begin anew", path=self.queue
+            )
+        names = super().names()
+        if names is not self._shown_of:
+            present = {name.identity for name in names}
+            self._over &= present
+            self._nothing_here.clear()
+            self._shown_of = names
+            self._filter()
+        return self._shown
+
+    def _filter(self) -> None:
+        hidden = self._over | self._nothing_here
+        self._shown = [name for name in self._shown_of or [] if name.identity not in hidden]
+
+    def ledger(self, name: SegmentName) -> Ledger | None:
+        """The label's ledger of a segment, begun if need be; None if there is nothing in the segment for it."""
+        for _attempt in range(8):  # each failure means that somebody renamed it between the look and the open
+            source = Catalog.ledger(self, name)
+            if source is None:
+                return None
+            source.close()
+            found = self.locate(name)
+            if found is None:
+                return None
+            path = os.path.join(self.path(found), fmt.label_ledger(self.label.id))
+            try:
+                return Ledger.open(path, source)
+            except FileNotFoundError:
+                return self._begin(name, source)
+            except DamagedError:
+                with self.structure:
+                    if os.path.exists(path):
+                        fs.unlink(path)
+        return None
+
+    def _begin(self, name: SegmentName, source: Ledger) -> Ledger | None:
+        with self.structure:
+            found = self.locate(name)
+            if found is None or self.label.removed:
+                return None
+            start = self.label.start_in(found)
+            if source.sealed and start >= source.published:
+                self._nothing_here.add(name.identity)
+                self._filter()
+                return None
+            now = self._make_chosen(found, source)
+            if now is None:
+                return None
+            path = os.path.join(self.path(now), fmt.label_ledger(self.label.id))
+            if os.path.exists(path):
+                return Ledger.open(path, source)
+            ledger = Ledger.create_for_label(path, source, self.labels.flags, b"\1" * start)
+            self.index.changed()
+            return ledger
+
+    def retire(self, name: SegmentName, ledger: Ledger) -> bool:
+        """This label is done with the segment; it goes if all are. (`ledger`: the label's, or the producer's.)"""
+        source = ledger
+        if ledger.source is not None:
+            if ledger.complete():
+                self._over.add(name.identity)
+                self._filter()
+            source = ledger.source
+        found = self.locate(name)
+        if found is None or found.state is State.LOADING or not self.finished(found, source):
+            return False
+        return super().retire(name, source)

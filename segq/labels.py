@@ -1,0 +1,200 @@
+"""The labels of a topic: which there are, and what each has done with a segment.
+
+A label exists from the moment its file appears in `labels/`, and until it is gone from there, both under the structure lock;
+who knows the list looks at a word of the index for whether it has changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from segq import format as fmt
+from segq import fs
+from segq.errors import DamagedError, SettingsError
+from segq.format import IndexWord, LedgerFlag, SegmentName
+from segq.index import Index
+from segq.label import Label
+from segq.ledger import Ledger
+from segq.settings import Settings
+
+log = logging.getLogger("segq")
+
+
+class Labels:
+    """The labels as one handle knows them."""
+
+    def __init__(self, queue: str, settings: Settings, index: Index) -> None:
+        self._queue, self._index = queue, index
+        self._directory = os.path.join(queue, fmt.LABELS_DIR)
+        self._durable = settings.durability == "power"
+        self.flags = LedgerFlag.DEADLINES if settings.lease else LedgerFlag(0)
+        if settings.droppable:
+            self.flags |= LedgerFlag.DROPPABLE
+        self._known: dict[str, Label] = {}
+        self._seen = -1
+        self._ledgers: dict[tuple[str, str], Ledger | None] = {}
+        self._ledgers_of = -1
+
+    # --- which there are ---
+
+    def all(self) -> list[Label]:
+        changes = self._index.words[IndexWord.LABELS]
+        if changes != self._seen:
+            known: dict[str, Label] = {}
+            for entry in fs.listing(self._directory) if os.path.isdir(self._directory) else []:
+                if entry == ".new":
+                    continue
+                label = self._known.get(entry)
+                if label is None or label.removed:
+                    try:
+                        label = Label.open(os.path.join(self._directory, entry), self._index)
+                    except FileNotFoundError:
+                        continue
+                    except DamagedError as error:
+                        log.error("%s: %s", self._queue, error)
+                        continue
+                if not label.removed:
+                    known[entry] = label
+            self._known, self._seen = known, changes
+        return list(self._known.values())
+
+    def find(self, text: str) -> Label | None:
+        return next((label for label in self.all() if label.text == text), None)
+
+    def create(self, text: str, label_id: str, cut: int, starts: dict[str, int]) -> Label:
+        """Under the structure lock; there is none of that name. Raises StorageError."""
+        if not os.path.isdir(self._directory):
+            fs.make_directory(self._directory)
+        path = self._path(text)
+        Label.write(path, text, label_id, cut, starts, durable=self._durable)
+        self._changed()
+        return Label.open(path, self._index)
+
+    def remove(self, label: Label) -> None:
+        """Under the structure lock. Whoever is reading it learns so."""
+        fs.unlink(self._path(label.text))
+        if self._durable:
+            fs.sync_directory(self._directory)
+        label.mark_removed()
+        self._changed()
+
+    def _path(self, text: str) -> str:
+        return os.path.join(self._directory, fmt.label_file(text))
+
+    def _changed(self) -> None:
+        self._index.words[IndexWord.LABELS] = (self._index.words[IndexWord.LABELS] + 1) & (2**63 - 1)
+
+    # --- what they have done with a segment ---
+
+    def ledger(self, label: Label, name: SegmentName, path: str, source: Ledger) -> Ledger | None:
+        """The label's ledger of a segment, to look at; None if it has not begun with it."""
+        generation = self._index.generation
+        if generation != self._ledgers_of:
+            self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if ledger is not None}
+            self._ledgers_of = generation
+        key = (label.id, name.identity)
+        if key not in self._ledgers:
+            try:
+                ledger: Ledger | None = Ledger.open(os.path.join(path, fmt.label_ledger(label.id)), source)
+            except (FileNotFoundError, DamagedError):
+                ledger = None
+            if ledger is not None:
+                ledger.close()  # the mapping stays
+            self._ledgers[key] = ledger
+        return self._ledgers[key]
+
+    def forget_segments(self, present: set[str]) -> None:
+        """Lets go of ledgers of segments that are gone."""
+        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key[1] in present}
+
+    def over(self, name: SegmentName, path: str, source: Ledger) -> bytes:
+        """For each item of a segment a 1 if no label will be handed it (again), a 0 else (or if there is no label)."""
+        items, labels = source.published, self.all()
+        both = source.over_mask(items)
+        if not labels:
+            return both
+        every = (1 << 8 * items) - 1
+        for label in labels:
+            ledger = self.ledger(label, name, path, source)
+            mask = ledger.over_mask(items) if ledger is not None else (b"\1" * label.start_in(name)).ljust(items, b"\0")
+            every &= int.from_bytes(mask, "little")
+            if not every:
+                return both
+        return (every | int.from_bytes(both, "little")).to_bytes(items, "little")
+
+    def finished(self, name: SegmentName, path: str, source: Ledger) -> bool:
+        """Whether every label (and there is one) is done with every item of a segment."""
+        labels = self.all()
+        items = source.published
+        for label in labels:
+            ledger = self.ledger(label, name, path, source)
+            if ledger is None and label.start_in(name) < items - source.done():
+                return False
+            if ledger is not None and ledger.done() < items and 0 in self._with_gone(ledger, source, items):
+                return False
+        return bool(labels)
+
+    def _with_gone(self, ledger: Ledger, source: Ledger, items: int) -> bytes:
+        mask = int.from_bytes(ledger.over_mask(items), "little") | int.from_bytes(source.over_mask(items), "little")
+        return mask.to_bytes(items, "little")
+
+    def missed(self, label: Label, name: SegmentName, path: str, source: Ledger) -> int:
+        """How many items of a segment expired or were dropped before this label had them."""
+        gone = source.over_mask(source.published)
+        ledger = self.ledger(label, name, path, source)
+        if ledger is None:
+            return gone.count(1, label.start_in(name))
+        return ledger.missed() + ledger.unhanded(gone)
+
+    def write_off(self, name: SegmentName, path: str) -> None:
+        """A segment is gone (or about to be moved away): books for each label what it had of it, and what it missed.
+
+        Under the structure lock. A death in between is made good by doing it again, as long as no other segment was booked.
+        """
+        try:
+            source = Ledger.open(os.path.join(path, fmt.LEDGER_FILE))
+        except (FileNotFoundError, DamagedError):
+            return
+        source.close()
+        for label in self.all():
+            if label.booked(name.stamp):
+                continue
+            try:
+                ledger = Ledger.open(os.path.join(path, fmt.label_ledger(label.id)), source)
+            except (FileNotFoundError, DamagedError):
+                done, missed = 0, max(0, source.published - label.start_in(name))
+            else:
+                done, missed = ledger.write_off()
+                ledger.close()
+            label.book(name.stamp, done, missed)
+
+
+class Chime:
+    """The bells of all labels: rung when there is something for each of them. One wake for each label, not one for all."""
+
+    def __init__(self, labels: Labels, index: Index) -> None:
+        self._labels, self._words = labels, index.words
+
+    def ring(self, count: int = 1) -> None:
+        words = self._words
+        words[IndexWord.ITEMS_SLEEPERS] = 0
+        for label in self._labels.all():
+            label.bell.ring(count)
+            if label.bell.flagged:
+                words[IndexWord.ITEMS_SLEEPERS] = 1
+
+    def ring_all(self) -> None:
+        for label in self._labels.all():
+            label.bell.ring_all()
+
+
+def checked_label(label: str) -> str:
+    """Raises SettingsError for what cannot be a label."""
+    if not isinstance(label, str):
+        raise SettingsError(f"label must be text, not {label!r}")
+    try:
+        label.encode()
+    except UnicodeEncodeError:
+        raise SettingsError(f"label must be text that UTF-8 can hold, not {label!r}") from None
+    return label
