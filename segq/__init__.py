@@ -22,7 +22,7 @@ from segq.errors import (
     UnsafeDirectoryError,
 )
 from segq.message import Message
-from segq.place import remove
+from segq.place import kind_of, remove
 from segq.queue import Queue
 from segq.serializers import Serializer
 from segq.settings import Settings
@@ -35,5 +35,5 @@ __all__ = [
     "ClosedError", "DamagedError", "Empty", "FormatVersionError", "Full", "ItemTooLarge", "LabelRemoved", "LabelStats", "Lag",
     "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem", "Queue", "QueueError", "ReceiptError",
     "Report", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError", "ShutDown", "Stats",
-    "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check", "remove",
+    "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check", "kind_of", "remove",
 ]  # fmt: skip

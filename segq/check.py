@@ -18,6 +18,7 @@ from segq.index import Index
 from segq.ledger import Ledger
 from segq.locks import StructureLock
 from segq.segment import SegmentReader
+from segq.topic_catalog import TopicCatalog
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +49,20 @@ def check(path: str | os.PathLike[str], fix: bool = False) -> Report:
     path = os.path.abspath(os.fspath(path))
     fs.refuse_non_directory(path)
     try:
-        _, _, settings = fmt.decode_queue_file(fs.read_file(os.path.join(path, fmt.QUEUE_FILE)), path)
+        _, kind, settings = fmt.decode_queue_file(fs.read_file(os.path.join(path, fmt.QUEUE_FILE)), path)
     except FileNotFoundError:
         raise NotAQueueError(f"there is no queue at {path}", path=path) from None
     structure = StructureLock(path)
     with structure:
         had_index = _index_is_whole(path)
-        catalog = Catalog(path, settings, Index.open(path), structure)
+        catalog = (TopicCatalog if kind == "topic" else Catalog)(path, settings, Index.open(path), structure)
         examination = _Examination(catalog, fix=fix)
         if not had_index:
             examination.add("index", "index", "missing or damaged", "it is made anew", fixed=True)
         examination.names()
         examination.owners()
+        if isinstance(catalog, TopicCatalog):
+            examination.labels(catalog)
         for name in catalog.listed():
             examination.segment(name)
         examination.catalog.index.close()
@@ -80,6 +83,7 @@ class _Examination:
 
     def names(self) -> None:
         known = {fmt.QUEUE_FILE, fmt.LOCK_FILE, fmt.INDEX_FILE, fmt.OWNERS_DIR, fmt.QUARANTINE_DIR}
+        known |= {fmt.LABELS_DIR} if self.catalog.labelled else set()
         for entry in sorted(fs.listing(self.catalog.queue)):
             name = fmt.parse_segment(entry)
             if name is None and entry not in known:
@@ -87,7 +91,7 @@ class _Examination:
                 self.add("foreign", entry, "an entry that segq does not know", remedy, fixed=False)
             elif name is not None and name.state is State.REMOVED:
                 if self.fix:
-                    fs.remove_tree(self.catalog.path(name))
+                    self.catalog.sweep()
                 self.add("deletion", entry, "finished, its deletion was interrupted", "delete the rest", fixed=self.fix)
         by_identity: dict[str, list[SegmentName]] = {}
         for name in self.catalog.listed():
@@ -107,6 +111,14 @@ class _Examination:
         if self.fix:
             rescue.rescue(self.catalog, 0)
             rescue.rescue_orphans(self.catalog)
+
+    def labels(self, catalog: TopicCatalog) -> None:
+        for entry, error in catalog.labels.damaged().items():
+            what, where = f"cannot be read: {error}", os.path.join(fmt.LABELS_DIR, entry)
+            if self.fix:
+                fs.quarantine(catalog.queue, where, what)
+                catalog.labels.changed()
+            self.add("label", where, what, "move it to quarantine: its consumers begin anew", fixed=self.fix)
 
     def segment(self, name: SegmentName) -> None:
         try:
@@ -128,12 +140,12 @@ class _Examination:
         where = str(name)
         if not ledger.sealed:
             self.add("ledger", where, "sealed by its name, not by its ledger", "the next rescue settles it", fixed=False)
-        if ledger.complete() and not ledger.dead():
+        if self.catalog.finished(name, ledger) and not ledger.dead():
             gone = self.fix and self.catalog.retire(name, ledger)
             if not self._alive:  # else whoever took the last item removes it with its next call
                 self.add("finished", where, "every item is done, and it is still here", "remove it", fixed=gone)
             return
-        if name.state is State.READY and ledger.done():
+        if name.state is State.READY and ledger.done() > ledger.missed():
             self.add(
                 "names", where, "called ready, but has items that are done", "harmless; it is consumed as it is", fixed=False
             )

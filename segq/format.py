@@ -85,7 +85,7 @@ PAGE = 4096
 
 QUEUE_FILE, LOCK_FILE, INDEX_FILE = "queue.json", "queue.lock", "index"
 OWNERS_DIR, QUARANTINE_DIR, SCRATCH_SUFFIX = "owners", "quarantine", ".scratch"
-LABELS_DIR = "labels"
+LABELS_DIR, UNFINISHED = "labels", ".new"
 LEDGER_FILE, BATCH_FILE, BLOB_FILE = "ledger", "batch", "blob"
 
 

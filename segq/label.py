@@ -36,7 +36,7 @@ class Label:
         """A new label's file, appearing whole. Under the structure lock."""
         data = fmt.encode_label(text, label_id, cut, starts)
         size = fmt.PAGE + -(-len(data) // 8) * 8
-        unfinished = os.path.join(os.path.dirname(path), ".new")
+        unfinished = os.path.join(os.path.dirname(path), fmt.UNFINISHED)
         fs.unlink(unfinished)
         file = MappedFile.create(unfinished, size, [(0, size)])
         file.view[fmt.PAGE : fmt.PAGE + len(data)] = data

@@ -42,9 +42,7 @@ class Labels:
         changes = self._index.words[IndexWord.LABELS]
         if changes != self._seen:
             known: dict[str, Label] = {}
-            for entry in fs.listing(self._directory) if os.path.isdir(self._directory) else []:
-                if entry == ".new":
-                    continue
+            for entry in self._entries():
                 label = self._known.get(entry)
                 if label is None or label.removed:
                     try:
@@ -59,6 +57,23 @@ class Labels:
             self._known, self._seen = known, changes
         return list(self._known.values())
 
+    def damaged(self) -> dict[str, DamagedError]:
+        """Files of labels that cannot be read, and why."""
+        found: dict[str, DamagedError] = {}
+        for entry in self._entries():
+            try:
+                Label.open(os.path.join(self._directory, entry), self._index)
+            except FileNotFoundError:
+                continue
+            except DamagedError as error:
+                found[entry] = error
+        return found
+
+    def _entries(self) -> list[str]:
+        if not os.path.isdir(self._directory):
+            return []
+        return [entry for entry in fs.listing(self._directory) if entry != fmt.UNFINISHED]
+
     def find(self, text: str) -> Label | None:
         return next((label for label in self.all() if label.text == text), None)
 
@@ -68,7 +83,7 @@ class Labels:
             fs.make_directory(self._directory)
         path = self._path(text)
         Label.write(path, text, label_id, cut, starts, durable=self._durable)
-        self._changed()
+        self.changed()
         return Label.open(path, self._index)
 
     def remove(self, label: Label) -> None:
@@ -77,12 +92,13 @@ class Labels:
         if self._durable:
             fs.sync_directory(self._directory)
         label.mark_removed()
-        self._changed()
+        self.changed()
 
     def _path(self, text: str) -> str:
         return os.path.join(self._directory, fmt.label_file(text))
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Says that labels have appeared or gone. Under the structure lock."""
         self._index.words[IndexWord.LABELS] = (self._index.words[IndexWord.LABELS] + 1) & (2**63 - 1)
 
     # --- what they have done with a segment ---

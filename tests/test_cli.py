@@ -12,7 +12,7 @@ from cli_command import environment, segq, started
 
 import segq as library
 
-VERBS = ["put", "get", "work", "stats", "peek", "purge", "check", "rm", "demo"]
+VERBS = ["put", "get", "work", "stats", "labels", "peek", "purge", "check", "rm", "demo"]
 
 
 @pytest.fixture

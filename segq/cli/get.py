@@ -8,7 +8,7 @@ from collections.abc import Callable
 import click
 
 import segq
-from segq.cli import ending, exits, items
+from segq.cli import ending, exits, items, place
 
 SLICE = 1.0  # seconds: how soon a reader that went away is noticed while nothing comes
 
@@ -16,6 +16,7 @@ SLICE = 1.0  # seconds: how soon a reader that went away is noticed while nothin
 @click.command("get")
 @click.argument("queue", type=click.Path())
 @click.argument("argv", metavar="[-- COMMAND...]", nargs=-1)
+@place.label_options
 @click.option("--follow", is_flag=True, help="Wait for more, for ever.")
 @click.option("--max", "most", type=click.IntRange(min=1), metavar="N", help="Stop after N items.")
 @click.option(
@@ -33,7 +34,7 @@ SLICE = 1.0  # seconds: how soon a reader that went away is noticed while nothin
     help="Run COMMAND on each item (on its stdin); take the item off the queue only if it succeeds.",
 )
 def command(
-    queue: str, argv: tuple[str, ...], *, follow: bool, most: int | None, timeout: float | None,
+    queue: str, argv: tuple[str, ...], *, label: str | None, start: str, follow: bool, most: int | None, timeout: float | None,
     null: bool, exact: bool, as_json: bool, ack_after: bool,
 ) -> int:  # fmt: skip
     """Print the items of QUEUE and take them off it.
@@ -45,6 +46,7 @@ def command(
       segq get urls --max 10
       segq get urls --follow | while read -r url; do curl -O "$url"; done
       segq get urls --ack-after -- xargs curl -fO
+      segq get news --label mail --start newest --follow
     """
     if ack_after != bool(argv):
         raise click.UsageError("--ack-after and -- COMMAND go together")
@@ -52,7 +54,7 @@ def command(
         raise click.UsageError("choose one of --null, --exact and --json")
     if ack_after and (null or exact or as_json):
         raise click.UsageError("--null, --exact and --json are about what get prints; with --ack-after COMMAND prints")
-    with segq.Queue(queue, create=False) as source:
+    with place.open_source(queue, label, start) as source:
         taking = Taking(source, most, follow=follow, timeout=timeout)
         if ack_after:
             return _run_each(source, taking, argv, follow=follow)
@@ -68,7 +70,7 @@ def _end(*, null: bool, exact: bool) -> bytes:
 class Taking:
     """Receives until the user's limits say stop: so many items, or nothing for so long."""
 
-    def __init__(self, queue: segq.Queue, most: int | None, *, follow: bool, timeout: float | None) -> None:
+    def __init__(self, queue: place.Source, most: int | None, *, follow: bool, timeout: float | None) -> None:
         self._queue = queue
         self._left = most
         self._patience = timeout if timeout is not None else (None if follow else 0.0)
@@ -131,7 +133,7 @@ def _print(taking: Taking, render: Callable[[object], bytes], end: bytes) -> int
     return exits.OK if taking.received else exits.NOTHING
 
 
-def _run_each(queue: segq.Queue, taking: Taking, argv: tuple[str, ...], *, follow: bool) -> int:
+def _run_each(queue: place.Source, taking: Taking, argv: tuple[str, ...], *, follow: bool) -> int:
     from segq.cli.retries import Retries
     from segq.cli.task import Command, attempt
 

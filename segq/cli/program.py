@@ -18,6 +18,7 @@ VERBS = {
     "get": "Print items and take them off the queue.",
     "work": "Run a command or a function on every item, in a pool of processes.",
     "stats": "Show what the queue holds and who uses it.",
+    "labels": "Show a topic's labels and how far each is; remove one.",
     "peek": "Show the next items and leave them where they are.",
     "purge": "Throw away everything that waits.",
     "check": "Verify the queue on disk; repair it with --fix.",
@@ -75,7 +76,8 @@ def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) ->
 def program() -> None:
     """A queue that processes share through a directory.
 
-    QUEUE is that directory in every verb. `segq VERB --help` explains a verb; `segq demo` shows it all at work.
+    QUEUE is that directory in every verb; it may be a topic, of which each label gets every item. `segq VERB --help`
+    explains a verb; `segq demo` shows it all at work.
     """
 
 

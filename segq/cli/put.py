@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import segq
-from segq.cli import ending, exits, intake, items
+from segq.cli import ending, exits, intake, items, place
 
 
 @click.command("put")
@@ -32,6 +32,23 @@ from segq.cli import ending, exits, intake, items
     metavar="SECONDS",
     help="When the queue is full, wait this long for room (default: for ever), then exit with 3.",
 )
+@click.option(
+    "--ttl",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="What is put is not handed out any more after so long; with --topic: nor is what anybody puts later.",
+)
+@click.option("--topic", is_flag=True, help="Create a topic: every label gets every item.")
+@click.option(
+    "--on-full",
+    type=click.Choice(["block", "drop_oldest"]),
+    help="New topic: wait for room (default), or let the oldest items go.",
+)
+@click.option(
+    "--retain",
+    type=click.Choice(["until-acked", "ttl"]),
+    help="New topic: an item goes when every label has it (default), or when its time is over.",
+)
 @click.option("--capacity", type=click.IntRange(min=1), metavar="ITEMS", help="New queue: hold at most so many items.")
 @click.option("--max-bytes", type=click.IntRange(min=1), metavar="BYTES", help="New queue: hold at most so many bytes.")
 @click.option(
@@ -52,7 +69,7 @@ from segq.cli import ending, exits, intake, items
 )
 def command(
     queue: str, values: tuple[str, ...], files: tuple[str, ...], *, whole: bool, null: bool, as_json: bool,
-    timeout: float | None, **settings: Any,
+    timeout: float | None, ttl: float | None, topic: bool, on_full: str | None, retain: str | None, **settings: Any,
 ) -> int:  # fmt: skip
     """Put items into QUEUE, which is created if it does not exist.
 
@@ -63,11 +80,17 @@ def command(
       seq 1000000 | segq put numbers
       segq put urls https://example.org https://example.com
       find . -name '*.jpg' -print0 | segq put -0 pictures
+      tail -f log | segq put news --topic --ttl 3600
     """
     if values and (files or whole):
         raise click.UsageError("give items as arguments or read them from a stream, not both")
-    with segq.Queue(queue, **settings) as target:
-        store = Store(target, items.parser(target.settings.serializer, as_json=as_json), timeout)
+    if (on_full or retain) and not topic:
+        raise click.UsageError("--on-full and --retain are about a new topic: give --topic too")
+    if topic:
+        settings |= {"ttl": ttl, "on_full": on_full, "retain": retain}
+    with _target(queue, settings, topic=topic) as target:
+        parse = items.parser(target.settings.serializer, as_json=as_json)
+        store = Store(target, parse, timeout, None if topic else ttl)
         try:
             for pieces in _input(values, files, whole=whole, end=b"\0" if null else b"\n"):
                 store.put(pieces)
@@ -80,13 +103,19 @@ def command(
     return exits.OK
 
 
+def _target(path: str, settings: dict[str, Any], *, topic: bool) -> place.Target:
+    if topic or (os.path.exists(os.path.join(path, "queue.json")) and segq.kind_of(path) == "topic"):
+        return segq.Topic(path, **settings)
+    return segq.Queue(path, **settings)
+
+
 class Store:
     """Puts pieces and knows how many are stored."""
 
-    def __init__(self, queue: segq.Queue, parse: items.Parse, timeout: float | None) -> None:
+    def __init__(self, queue: place.Target, parse: items.Parse, timeout: float | None, ttl: float | None) -> None:
         self._queue = queue
         self._parse = parse
-        self._timeout = timeout
+        self._timeout, self._ttl = timeout, ttl
         self.read = 0
         self.stored = 0
 
@@ -96,7 +125,7 @@ class Store:
         self.read += len(pieces)
         for batch in intake.batches(pieces, limits.capacity, limits.max_bytes):
             ending.leave_if_asked()
-            self._queue.put_many(self._parse(batch), timeout=self._timeout)
+            self._queue.put_many(self._parse(batch), timeout=self._timeout, ttl=self._ttl)
             self.stored += len(batch)
 
     def tell(self, why: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import segq
+from segq.cli import place
 
 
 @click.command("rm")
@@ -13,7 +14,7 @@ import segq
 def command(queue: str, *, yes: bool) -> None:
     """Remove QUEUE and everything in it."""
     if not yes:
-        with segq.Queue(queue, create=False) as target:
+        with place.open_existing(queue) as target:
             held = target.stats().items
         click.confirm(f"Remove {queue} and the {held:,} items in it?", abort=True, err=True)
     segq.remove(queue)

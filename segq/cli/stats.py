@@ -6,11 +6,13 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 import segq
+from segq.cli import place
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +26,7 @@ def command(queue: str, *, as_json: bool) -> None:
 
     "stored" counts the items not acknowledged yet: those that wait and those that were handed out.
     """
-    with segq.Queue(queue, create=False) as source:
+    with place.open_existing(queue) as source:
         stats = source.stats()
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(stats)))
@@ -38,6 +40,8 @@ def _show(stats: segq.Stats) -> None:
     console = Console(highlight=False)
     console.print(f"[bold]{_escaped(stats.path)}[/bold]{'  [red]shut down[/red]' if stats.shutdown else ''}")
     console.print(_facts(stats))
+    if stats.labels:
+        console.print(label_table(stats.labels))
     others = [owner for owner in stats.owners if owner.pid != os.getpid()]
     if others:
         console.print(_owners(others))
@@ -53,10 +57,10 @@ def _facts(stats: segq.Stats) -> Table:
     oldest = "" if stats.oldest is None else f"{_span(time.time() - stats.oldest)} ago"
     limits = [f"{stats.capacity:,} items"] if stats.capacity is not None else []
     limits += [f"{stats.max_bytes:,} bytes"] if stats.max_bytes is not None else []
+    in_hand = [("  waiting", f"{stats.waiting:,}"), ("  handed out", f"{stats.claimed:,}")]
     rows = [
         ("stored", f"{stats.items:,} items" + ("" if stats.bytes is None else f", {stats.bytes:,} bytes")),
-        ("  waiting", f"{stats.waiting:,}"),
-        ("  handed out", f"{stats.claimed:,}"),
+        *([] if stats.kind == "topic" else in_hand),
         ("capacity", ", ".join(limits) or "no limit"),
         ("segments", segments),
         ("oldest segment", oldest or "-"),
@@ -65,8 +69,31 @@ def _facts(stats: segq.Stats) -> Table:
     ]
     for name, value in rows:
         table.add_row(name, value)
+    if stats.expired:
+        table.add_row("expired", f"{stats.expired:,}")
     if stats.quarantined:
         table.add_row("quarantined", f"[red]{stats.quarantined:,}: see `segq check`[/red]")
+    return table
+
+
+def label_table(labels: Sequence[segq.LabelStats]) -> Table:
+    """How far each label of a topic is."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("label")
+    for name in ("waiting", "handed out", "behind", "acknowledged", "missed", "delivered again"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label in labels:
+        counts = (label.acknowledged, label.missed, label.redelivered)
+        behind = _span(label.lag_seconds) if label.lag else "-"
+        table.add_row(
+            _escaped(label.label) or '""',
+            f"{label.waiting:,}",
+            f"{label.claimed:,}",
+            behind,
+            *(f"{count:,}" for count in counts),
+        )
     return table
 
 

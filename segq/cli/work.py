@@ -6,19 +6,21 @@ import os
 
 import click
 
-import segq
+from segq.cli import place
 
 
 @click.command("work")
 @click.argument("queue", type=click.Path())
 @click.argument("argv", metavar="[-- COMMAND...]", nargs=-1)
+@place.label_options
 @click.option("--procs", type=click.IntRange(min=1), metavar="N", help="How many processes (default: one a core).")
 @click.option("--call", "target", metavar="MODULE:FUNCTION", help="Call this Python function with each item.")
 @click.option("--exit-when-empty", is_flag=True, help="End when nothing waits any more, instead of waiting for more.")
 @click.option("--quiet", is_flag=True, help="Do not report workers that start, die or end.")
 def command(
-    queue: str, argv: tuple[str, ...], *, procs: int | None, target: str | None, exit_when_empty: bool, quiet: bool
-) -> int:
+    queue: str, argv: tuple[str, ...], *, label: str | None, start: str, procs: int | None, target: str | None,
+    exit_when_empty: bool, quiet: bool,
+) -> int:  # fmt: skip
     """Run COMMAND once for each item of QUEUE, with the item on its stdin, or call a function with it.
 
     An item is acknowledged when COMMAND exits with 0 or the function returns. If it fails, the item is tried again
@@ -37,12 +39,12 @@ def command(
     from segq.cli.task import Call, Command, Task, TaskUnusableError
     from segq.cli.worker import Job
 
-    segq.Queue(queue, create=False).close()  # a wrong path is reported once, here, not by every worker
+    place.open_source(queue, label, start).close()  # a wrong path is reported once, here, not by every worker
     task: Task = Command(argv, own_group=True) if target is None else Call(target)
     if target is None:  # a function is looked for by the workers only: its module may do things as it is imported
         try:
             task.prepare()
         except TaskUnusableError as error:
             raise click.ClickException(str(error)) from None
-    job = Job(queue=os.path.abspath(queue), task=task, until_empty=exit_when_empty)
+    job = Job(queue=os.path.abspath(queue), label=label, task=task, until_empty=exit_when_empty)
     return Pool(job, procs or os.cpu_count() or 1, quiet=quiet).run()

@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 import segq
-from segq.cli import reports
+from segq.cli import place, reports
 from segq.cli.retries import Retries
 from segq.cli.task import Task, TaskUnusableError, attempt
 
@@ -30,6 +30,7 @@ class Job:
     """What every worker of a pool needs to know."""
 
     queue: str
+    label: str | None
     task: Task
     until_empty: bool
 
@@ -75,7 +76,7 @@ def main(job: Job) -> None:
     reports.to_stderr()
     try:
         job.task.prepare()
-        queue = segq.Queue(job.queue, create=False)
+        queue = place.open_source(job.queue, job.label)
     except (TaskUnusableError, segq.QueueError) as error:
         click.echo(f"segq: error: {error}", err=True)
         sys.exit(UNUSABLE)
@@ -88,7 +89,7 @@ def main(job: Job) -> None:
     sys.exit(code)
 
 
-def _work(queue: segq.Queue, job: Job, stop: Stop) -> int:
+def _work(queue: place.Source, job: Job, stop: Stop) -> int:
     retries = Retries(again=not job.until_empty)
     try:
         while not stop:
