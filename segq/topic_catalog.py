@@ -211,7 +211,9 @@ class TopicCatalog(Catalog):
         self.labels.forget_segments(present)
 
     def make_room(self) -> bool:
-        """Drops the items of the oldest segment that has any; False if there is none."""
+        """Drops the items of the oldest segment that has any; False if there is none, or the topic does not want that."""
+        if not self._settings.droppable:
+            return False
         with self.structure:
             for name in self.listed():
                 ledger = self.mapped(name)
