@@ -294,6 +294,10 @@ class Catalog:
         yield ledger
         ledger.close()
 
+    def all_done(self, _name: SegmentName, ledger: Ledger, begin: int, end: int) -> bool:
+        """Whether nobody will ever want to read the items begin … end-1."""
+        return ledger.all_done(begin, end)
+
     def gone(self, _name: SegmentName, ledger: Ledger) -> tuple[int, int]:
         """Items (and their bytes) of a segment that do not count against the capacity any more."""
         if ledger.expires is not None:

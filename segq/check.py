@@ -161,8 +161,8 @@ class _Examination:
             return
         finally:
             reader.close()
-        if end < ledger.published and not ledger.all_done(
-            end, ledger.published
+        if end < ledger.published and not self.catalog.all_done(
+            name, ledger, end, ledger.published
         ):  # more is a block that was written and, its producer being killed, never published
             what = f"{ledger.published} items by its ledger, {end} in its blocks"
             self.add("items", where, what, "consumers deliver what there is and quarantine the rest", fixed=False)

@@ -273,6 +273,8 @@ class Ledger:
     def all_done(self, begin: int, end: int) -> bool:
         """Whether nobody will ever want to read the items begin … end-1."""
         at = self.layout.states
+        if self.source is not None and end > self.words[_ALLOCATED]:
+            return False
         return not self._map[at + begin : at + end].strip(_OVER)
 
     def over_mask(self, items: int) -> bytes:

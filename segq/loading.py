@@ -258,7 +258,7 @@ class LoadingSegment:
         if batch is None or not self._half_open:
             return
         batch.count, batch.end = self.count, self.end
-        if not self.ledger.all_done(self.base, self.base + self.count):  # what nobody will read need not be written
+        if not self._catalog.all_done(self.name, self.ledger, self.base, self.base + self.count):  # else nobody will read it
             self._write(self.base, with_checksums(self.base, batch.block(), self.path, self.ledger.states))
             self.bytes += self.end
         self._leave_half(batch)

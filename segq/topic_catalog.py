@@ -62,6 +62,13 @@ class TopicCatalog(Catalog):
             return True
         return self._settings.retain == "until-acked" and self.labels.finished(name, self.path(name), ledger)
 
+    def all_done(self, name: SegmentName, ledger: Ledger, begin: int, end: int) -> bool:
+        """As all labels there are; one that comes later begins behind what they are done with."""
+        if self._settings.retain == "ttl" or not self.labels.all():
+            return ledger.all_done(begin, end)
+        ledgers = [self.labels.ledger(label, name, self.path(name), ledger) for label in self.labels.all()]
+        return all(held is not None and held.all_done(begin, end) for held in ledgers)
+
     def gone(self, name: SegmentName, ledger: Ledger) -> tuple[int, int]:
         ledger.lapse(now_ms())
         if self._settings.retain == "ttl":

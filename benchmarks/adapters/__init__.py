@@ -9,12 +9,14 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
-from benchmarks.adapters.contract import Adapter, Handle, Settings, Ticket, UnavailableError
+from benchmarks.adapters.contract import Adapter, FanHandle, FanTicket, Handle, Settings, Ticket, UnavailableError
 
-__all__ = ["MODULES", "Adapter", "Handle", "Settings", "Ticket", "UnavailableError", "adapter_named"]
+__all__ = ["MODULES", "Adapter", "FanHandle", "FanTicket", "Handle", "Settings", "Ticket", "UnavailableError", "adapter_named"]
 
 MODULES = {
     "segq": "benchmarks.adapters.segq_queue",
+    "segq topic": "benchmarks.adapters.segq_topic",
+    "RocksQ MpmcQueue": "benchmarks.adapters.rocksq_mpmc",
     "multiprocessing.Queue": "benchmarks.adapters.multiprocessing_queue",
     "plain write": "benchmarks.adapters.plain_write",
     "plain write, synced": "benchmarks.adapters.plain_write:synced",

@@ -43,6 +43,24 @@ class Handle:
     """True once nothing is left to take. Asked after the producers have closed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanHandle:
+    """One process's end of a queue with labels: of those who put, or of those who take for one label."""
+
+    put_many: Callable[[list[Any]], object] | None
+    get_many: Callable[[int], list[Any]] | None
+    close: Callable[[], object]
+
+
+class FanTicket(Protocol):
+    """How a process finds a queue with labels. `one_process`: all has to be done by one, which opens it without a label."""
+
+    @property
+    def one_process(self) -> bool: ...
+
+    def open(self, label: str | None = None) -> FanHandle: ...
+
+
 class Ticket(Protocol):
     """How a process finds the queue: picklable while a process is being spawned."""
 
@@ -57,4 +75,5 @@ class Adapter(Protocol):
     survives: str
     """What it promises when its processes are killed, in a few words: shown beside its speed."""
 
-    def prepare(self, context: SpawnContext, directory: Path, settings: Settings) -> Ticket: ...
+    def prepare(self, context: SpawnContext, directory: Path, settings: Settings) -> Any:
+        """A `Ticket`; a `FanTicket` if it has labels."""

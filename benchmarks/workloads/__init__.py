@@ -8,6 +8,7 @@ from benchmarks.target import Target
 from benchmarks.workloads.backlog import Backlog
 from benchmarks.workloads.ceiling import Ceiling
 from benchmarks.workloads.contract import Arena, Entrant, Repetition, Workload
+from benchmarks.workloads.fanout import FanOut
 from benchmarks.workloads.idle import Idle
 from benchmarks.workloads.latency import Latency
 from benchmarks.workloads.transfer import Transfer
@@ -18,6 +19,7 @@ SEGQ, PEER, PLAIN, SYNCED = "segq", "multiprocessing.Queue", "plain write", "pla
 SMALL, LARGE = BytesPayload(100), BytesPayload(1 << 20)
 RAW = Settings(serializer="raw")
 FAR_FROM_FULL = 1 << 30
+LABELS = (1, 2, 8)
 
 peer = Entrant(label=PEER, adapter=PEER)
 segq = Entrant(label=SEGQ, adapter=SEGQ, settings=RAW)
@@ -115,6 +117,19 @@ _programme: tuple[Workload, ...] = (
         entrants=(Entrant(label=SEGQ, adapter=SEGQ), peer),
         items=lambda scale: scale.single,
         targets=(Target(metric="rate", of=SEGQ, against=PEER, at_least=2),),
+    ),
+    FanOut(
+        name="fan-out",
+        title="put_many(1000) → get_many(1000) of each label, 100 B",
+        payload=SMALL,
+        entrants=(
+            *(Entrant(label=f"segq, {n}", adapter="segq topic", settings=RAW, mode=f"{n}") for n in LABELS),
+            *(Entrant(label=f"RocksQ, {n}", adapter="RocksQ MpmcQueue", mode=f"{n}") for n in LABELS),
+        ),
+        targets=(
+            *(Target(metric="rate", of=f"segq, {n}", against=f"RocksQ, {n}", at_least=5) for n in LABELS[:1]),
+            Target(metric="producer_cpu", of=f"segq, {LABELS[-1]}", against=f"segq, {LABELS[0]}", at_most=1.1),
+        ),
     ),
     Idle(
         name="idle",

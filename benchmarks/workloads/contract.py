@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.adapters import Settings, Ticket, adapter_named
+from benchmarks.adapters import Settings, adapter_named
 from benchmarks.crew import CONTEXT, Crew
 from benchmarks.scale import Scale
 from benchmarks.target import Target
@@ -27,7 +27,7 @@ class Entrant:
     items: Callable[[Scale], int] | None = None
     """How many items, where entrants of one workload differ in that."""
 
-    def prepare(self, directory: Path) -> Ticket:
+    def prepare(self, directory: Path) -> Any:
         return adapter_named(self.adapter).prepare(CONTEXT, directory, self.settings)
 
 
