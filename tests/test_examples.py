@@ -18,7 +18,7 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_every_example_has_a_test_and_says_how_to_run_it() -> None:
-    tested = {"worker_pool.py", "producer.py", "consumer.py", "crash_safe_receive.py"}
+    tested = {"worker_pool.py", "producer.py", "consumer.py", "crash_safe_receive.py", "topic.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
     for name in tested - {"consumer.py"}:
         assert f"python examples/{name}" in (EXAMPLES / name).read_text()
@@ -55,3 +55,11 @@ def test_the_order_of_a_killed_process_comes_back() -> None:
     assert shown[0] == "the child works on 'order 4711', delivery 1"
     assert re.fullmatch(r"'order 4711' came back after \d+\.\d s, delivery 2", shown[2])
     assert shown[-2:] == ["'order 4711' is done now, delivery 3", "orders left: 0"]
+
+
+def test_each_label_of_the_topic_gets_every_headline() -> None:
+    shown = run("topic.py").splitlines()
+    for label in ("mailer", "archive"):
+        lines = [line.removeprefix(f"{label}: ") for line in shown if line.startswith(label)]
+        assert lines == ["rain", "sun", "wind", "fog", "snow", "missed 0, behind 0"]
+    assert shown[-1] == "stored now: 0"
