@@ -294,6 +294,10 @@ class Catalog:
         yield ledger
         ledger.close()
 
+    def own_holders(self, name: SegmentName) -> Iterator[Ledger]:
+        """Those of them in which this handle may have claimed something."""
+        return self.holders(name)
+
     def all_done(self, _name: SegmentName, ledger: Ledger, begin: int, end: int) -> bool:
         """Whether nobody will ever want to read the items begin … end-1."""
         return ledger.all_done(begin, end)

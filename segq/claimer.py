@@ -34,7 +34,7 @@ class Claimer:
         """`loads`: None when items are handed out as the bytes they were stored as."""
         self._catalog, self._shelf, self._by, self._pace = catalog, shelf, by, pace
         self._serializer, self._loads = serializer, loads
-        self._bell, self._words = catalog.bell, catalog.index.words
+        self._bell, self._words = by.bell, catalog.index.words
         self._turn_began = 0.0
 
     def next(self, count: int) -> ClaimedItems | None:

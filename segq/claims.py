@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from segq.catalog import Catalog
 from segq.format import IndexWord, Runs, SegmentName, put_time
+from segq.index import Bell, Index
 from segq.ledger import Ledger, monotonic_deadline
 from segq.process import Owner
 from segq.settings import positive_seconds
@@ -28,11 +28,12 @@ class Claimant:
     __slots__ = ("bell", "closed", "index", "lease", "on_settled", "owner", "slot", "words")
 
     def __init__(
-        self, owner: Owner, catalog: Catalog, lease: float | None, on_settled: weakref.WeakMethod[Callable[[SegmentName], None]]
-    ) -> None:
+        self, owner: Owner, index: Index, bell: Bell, lease: float | None,
+        on_settled: weakref.WeakMethod[Callable[[SegmentName], None]],
+    ) -> None:  # fmt: skip
         self.owner = owner  # alive as long as a message is out, even if its handle was dropped
-        self.slot, self.index, self.bell, self.lease = owner.slot, catalog.index, catalog.bell, lease
-        self.on_settled, self.words = on_settled, catalog.index.words
+        self.slot, self.index, self.bell, self.lease = owner.slot, index, bell, lease
+        self.on_settled, self.words = on_settled, index.words
         self.closed = False
 
     def deadline(self) -> float:

@@ -51,7 +51,7 @@ class Consumer:
         self._finished_at = self._index.owner_word(owner.slot, OwnerWord.FINISHED)
         self._receives_at = self._index.owner_word(owner.slot, OwnerWord.RECEIVES)
         self._lock = threading.RLock()
-        self._by = Claimant(owner, catalog, settings.lease, weakref.WeakMethod(self._settled))
+        self._by = Claimant(owner, catalog.index, bell, settings.lease, weakref.WeakMethod(self._settled))
         self._pace = Pace(prefetch)
         self._shelf = Shelf(catalog, owner)
         self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings.serializer, loads)
@@ -386,6 +386,6 @@ class Consumer:
             self._give_back_left()
             self._by.closed = True
             with self._catalog.structure:
-                rescue.release(self._catalog, self._slot)
+                rescue.release(self._catalog, self._slot, self._catalog.own_holders)
             self._shelf.close()
         self.wake()

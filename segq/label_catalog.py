@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from segq import format as fmt
 from segq import fs
@@ -23,7 +24,6 @@ class LabelCatalog(TopicCatalog):
     def __init__(self, queue: str, settings: Settings, index: Index, structure: StructureLock, label: Label) -> None:
         super().__init__(queue, settings, index, structure)
         self.label = label
-        self.bell = label.bell
         self._over: set[str] = set()  # segments that this label is done with for good
         self._nothing_here: set[str] = set()  # and those in which there is nothing for it, as long as nothing changes
         self._shown: list[SegmentName] = []
@@ -47,6 +47,9 @@ class LabelCatalog(TopicCatalog):
     def _filter(self) -> None:
         hidden = self._over | self._nothing_here
         self._shown = [name for name in self._shown_of or [] if name.identity not in hidden]
+
+    def own_holders(self, name: SegmentName) -> Iterator[Ledger]:
+        return self._begun(name, [self.label])
 
     def ledger(self, name: SegmentName) -> Ledger | None:
         """The label's ledger of a segment, begun if need be; None if there is nothing in the segment for it."""

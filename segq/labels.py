@@ -74,6 +74,10 @@ class Labels:
             return []
         return [entry for entry in fs.listing(self._directory) if entry != fmt.UNFINISHED]
 
+    def look_again(self) -> None:
+        """Forget the list: the files are the truth."""
+        self._seen = -1
+
     def find(self, text: str) -> Label | None:
         return next((label for label in self.all() if label.text == text), None)
 
@@ -150,6 +154,11 @@ class Labels:
             if ledger is not None and ledger.done() < items and 0 in self._with_gone(ledger, source, items):
                 return False
         return bool(labels)
+
+    def in_hand(self, name: SegmentName, path: str, source: Ledger) -> bool:
+        """Whether somebody has an item of a segment that is not acknowledged yet."""
+        ledgers = (self.ledger(label, name, path, source) for label in self.all())
+        return any(ledger is not None and ledger.handed() for ledger in ledgers)
 
     def _with_gone(self, ledger: Ledger, source: Ledger, items: int) -> bytes:
         mask = int.from_bytes(ledger.over_mask(items), "little") | int.from_bytes(source.over_mask(items), "little")

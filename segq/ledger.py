@@ -512,9 +512,10 @@ class Ledger:
         if ARMED:
             reach("ack.begun")
         if self.deadlines is None:
-            if not self._holds(i, slot, delivery):
+            states = self.states
+            if states[i] != _HANDED_BYTE or self.owners[i] != slot or self.deliveries[i] + 1 != delivery:
                 return False
-            self.states[i] = _DONE_BYTE
+            states[i] = _DONE_BYTE
         else:
             with self.lock:
                 if not self._holds(i, slot, delivery):
@@ -601,7 +602,8 @@ class Ledger:
         for i in items:
             if counted and self.states[i] == _HANDED_BYTE:
                 self.deliveries[i] = min(MOST_DELIVERIES, self.deliveries[i] + 1)
-            self.states[i] = 0
+            gone = self.source is not None and self.source.states[i] == _MISSED_BYTE
+            self.states[i] = _MISSED_BYTE if gone else 0
         return len(items)
 
     def close(self) -> None:

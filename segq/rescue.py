@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Iterator
 
 from segq import format as fmt
 from segq import fs, process
@@ -56,13 +57,13 @@ def rescue_orphans(catalog: Catalog) -> None:
     catalog.sweep()
 
 
-def release(catalog: Catalog, slot: int) -> int:
+def release(catalog: Catalog, slot: int, holders: Callable[[SegmentName], Iterator[Ledger]]) -> int:
     """Frees everything that `slot` holds, in all segments; returns how many items. Under the structure lock."""
     freed = 0
     for name in catalog.listed():
         if name.state is State.READY:  # nothing is claimed in a segment of that name
             continue
-        for ledger in catalog.holders(name):
+        for ledger in holders(name):
             freed += ledger.release(slot)
     if freed:
         catalog.bell.ring()
@@ -86,7 +87,7 @@ def _settle(catalog: Catalog, slot: int) -> None:
             sealed += 1
     if ARMED:
         reach("rescue.sealed")
-    freed = release(catalog, slot)
+    freed = release(catalog, slot, catalog.holders)
     if ARMED:
         reach("rescue.freed")
     catalog.index.clear_owner(slot)

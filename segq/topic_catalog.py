@@ -59,7 +59,7 @@ class TopicCatalog(Catalog):
             return False
         ledger.lapse(now)
         if ledger.lapsed(now) or ledger.done() == ledger.published:
-            return True
+            return not self.labels.in_hand(name, self.path(name), ledger)
         return self._settings.retain == "until-acked" and self.labels.finished(name, self.path(name), ledger)
 
     def all_done(self, name: SegmentName, ledger: Ledger, begin: int, end: int) -> bool:
@@ -77,16 +77,16 @@ class TopicCatalog(Catalog):
         return over.count(1), ledger.bytes_of(over, 0, fmt.ONES)
 
     def holders(self, name: SegmentName) -> Iterator[Ledger]:
+        return self._begun(name, self.labels.all())
+
+    def _begun(self, name: SegmentName, labels: list[Label]) -> Iterator[Ledger]:
+        """The ledgers of those labels that have begun with a segment, each open for its turn. Under the structure lock."""
         try:
             source = Ledger.open(os.path.join(self.path(name), fmt.LEDGER_FILE))
         except (DamagedError, FileNotFoundError):
             return
         source.close()
-        yield from self._begun(name, source)
-
-    def _begun(self, name: SegmentName, source: Ledger) -> Iterator[Ledger]:
-        """The ledgers of the labels that have begun with a segment, each open for its turn. Under the structure lock."""
-        for label in self.labels.all():
+        for label in labels:
             try:
                 ledger = Ledger.open(os.path.join(self.path(name), fmt.label_ledger(label.id)), source)
             except (DamagedError, FileNotFoundError):
@@ -102,6 +102,7 @@ class TopicCatalog(Catalog):
         Items that are gone by then are not its business. Raises StorageError, and then there is no such label.
         """
         with self.structure:
+            self.labels.look_again()
             label = self.labels.find(text)
             if label is None:
                 Catalog.names(self)  # makes sure that no list of names will be waited for under the index's lock
@@ -181,10 +182,13 @@ class TopicCatalog(Catalog):
     def _sealed_as(self, ledger: Ledger) -> State:
         return State.CHOSEN if ledger.is_chosen else State.READY
 
-    def _dead(self, name: SegmentName, ledger: Ledger) -> int:
-        return max((held.dead() for held in self._begun(name, ledger)), default=0)
+    def _dead(self, name: SegmentName, _ledger: Ledger) -> int:
+        return max((held.dead() for held in self.holders(name)), default=0)
 
-    def _take_away(self, name: SegmentName, _ledger: Ledger) -> SegmentName | None:
+    def _take_away(self, name: SegmentName, ledger: Ledger) -> SegmentName | None:
+        self.labels.look_again()  # that there is no other label is not left to a word in the index
+        if not self.finished(name, ledger):
+            return None
         self.sweep()  # segments are written off one after the other
         gone = self._move(name, State.REMOVED)
         if gone is not None:
@@ -228,7 +232,7 @@ class TopicCatalog(Catalog):
                     continue
                 end = ledger.published
                 ledger.drop(end)
-                for held in self._begun(name, ledger):
+                for held in self.holders(name):
                     held.drop(end)
                 if ledger.sealed:
                     self.retire(name, ledger)
