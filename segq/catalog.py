@@ -21,7 +21,8 @@ from segq.errors import DamagedError, NotAQueueError, StorageError
 from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, LedgerFlag, SegmentName, State
 from segq.index import Index
-from segq.ledger import Ledger, now_ms
+from segq.ledger import Ledger
+from segq.ledger_view import now_ms
 from segq.locks import StructureLock
 from segq.settings import Settings
 

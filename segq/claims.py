@@ -10,7 +10,8 @@ from typing import Any
 
 from segq.format import IndexWord, Runs, SegmentName, put_time
 from segq.index import Bell, Index
-from segq.ledger import Ledger, monotonic_deadline
+from segq.ledger import Ledger
+from segq.ledger_view import monotonic_deadline
 from segq.process import Owner
 from segq.settings import positive_seconds
 

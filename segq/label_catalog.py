@@ -9,6 +9,7 @@ from segq import format as fmt
 from segq import fs
 from segq.catalog import Catalog
 from segq.errors import DamagedError, LabelRemoved
+from segq.failpoints import ARMED, reach
 from segq.format import SegmentName, State
 from segq.index import Index
 from segq.label import Label
@@ -88,19 +89,21 @@ class LabelCatalog(TopicCatalog):
             path = os.path.join(self.path(now), fmt.label_ledger(self.label.id))
             if os.path.exists(path):
                 return Ledger.open(path, source)
+            if ARMED:
+                reach("label.chosen")
             ledger = Ledger.create_for_label(path, source, self.labels.flags, b"\1" * start)
+            if ARMED:
+                reach("label.ledger")
             self.index.changed()
             return ledger
 
     def retire(self, name: SegmentName, ledger: Ledger) -> bool:
         """This label is done with the segment; it goes if all are. (`ledger`: the label's, or the producer's.)"""
-        source = ledger
-        if ledger.source is not None:
-            if ledger.complete():
-                self._over.add(name.identity)
-                self._filter()
-            source = ledger.source
+        if ledger.source is not None and ledger.complete():
+            self._over.add(name.identity)
+            self._filter()
+        source = self.mapped(name)
         found = self.locate(name)
-        if found is None or found.state is State.LOADING or not self.finished(found, source):
+        if source is None or found is None or found.state is State.LOADING or not self.finished(found, source):
             return False
         return super().retire(name, source)

@@ -12,6 +12,7 @@ import os
 from segq import format as fmt
 from segq import fs
 from segq.errors import DamagedError, SettingsError
+from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, LedgerFlag, SegmentName
 from segq.index import Index
 from segq.label import Label
@@ -193,6 +194,8 @@ class Labels:
                 done, missed = ledger.write_off()
                 ledger.close()
             label.book(name.stamp, done, missed)
+            if ARMED:
+                reach("gone.booked")
 
 
 class Chime:

@@ -1,88 +1,41 @@
-"""Who has which item of a segment: a mapped file with a state byte, an owner's slot and a delivery count for each.
+"""Who has which item of a segment: what changes a ledger. (`ledger_view` looks at it.)
 
 Claiming is done under the ledger's lock (about 0.9 µs of flock): the range is marked *first* and `next` moved after, so a
 death in between leaves items that are claimed by a dead owner, which rescue frees, and never an item skipped.
 Acknowledging is one byte stored, without a lock: only the claimer stores to an item while it is claimed. (With a lease
-the claim can end by itself, so there settling takes the lock and checks that the receipt still holds.)
-
-How many items are done is not counted anywhere: it is read off the state bytes, so no crash can make a counter wrong.
-
-In a topic each label has a ledger of its own for a segment; what the producer notes (how many items there are, whether more
-may come, when they expire) it reads in the producer's, its `source`. Where an item may go although somebody has claimed it (its
-time runs out, or the topic drops its oldest for new ones), a ledger is *contested*: handing out takes the lock and looks again.
+the claim can end by itself, so there settling takes the lock and checks that the receipt still holds; so does handing out
+where an item can expire or be dropped.)
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
-import time
 from array import array
 
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.failpoints import ARMED, reach
-from segq.format import CLAIMED, DEAD, DONE, FREE, HANDED, LEDGER_STEP, MISSED, NEVER, LedgerFlag, LedgerLayout, LedgerWord
+from segq.format import CLAIMED, DEAD, DONE, FREE, HANDED, LEDGER_STEP, MISSED, NEVER, LedgerLayout, LedgerWord
 from segq.fs import MappedFile, rename, unlink
-from segq.locks import FileMutex
+from segq.ledger_view import LedgerView, now_ms
 
 _ITEMS, _FLAGS, _OWNER, _EPOCH = (int(w) for w in (LedgerWord.ITEMS, LedgerWord.FLAGS, LedgerWord.OWNER, LedgerWord.EPOCH))
 _PUBLISHED, _SEALED, _NEXT = int(LedgerWord.PUBLISHED), int(LedgerWord.SEALED), int(LedgerWord.NEXT)
-_CHOSEN, _LAPSE = int(LedgerWord.CHOSEN), int(LedgerWord.LAPSE)
+_LAPSE = int(LedgerWord.LAPSE)
 _ALLOCATED, _SKIPPED = int(LedgerWord.ALLOCATED), int(LedgerWord.SKIPPED)
 _RETURNED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.RETURNED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
 _OVER = DONE + DEAD + MISSED
 _TAKEN = CLAIMED + HANDED + _OVER
-_FINISHED = re.compile(rb"[\x02\x04\x05]+")
 _OVER_MASK = bytes(int(bytes([state]) in _OVER) for state in range(256))
-_UNHANDED_MASK = bytes(int(bytes([state]) in FREE + CLAIMED) for state in range(256))
 _DROP = bytes(MISSED[0] if bytes([state]) in FREE + CLAIMED else state for state in range(256))
-_HELD = re.compile(rb"[\x01\x03]+")
 _HANDED_BYTE, _DONE_BYTE, _DEAD_BYTE, _MISSED_BYTE = HANDED[0], DONE[0], DEAD[0], MISSED[0]
 MOST_DELIVERIES = 255  # the count is a byte and stays there
 
 
-class Ledger:
-    """One process handle's view of a segment's ledger. The lock of the handle's half (producer, consumer) is held.
+class Ledger(LedgerView):
+    """One process handle's hold on a segment's ledger. The lock of the handle's half (producer, consumer) is held."""
 
-    `words` are the ledger's own, `stored` those in which the producer notes what there is: its own, or its source's.
-    """
-
-    __slots__ = (
-        "_allocated", "_claimed", "_file", "_lapses", "_map", "_prefix", "contested", "deadlines", "deliveries", "expires",
-        "layout", "lock", "owners", "sizes", "source", "states", "stored", "words",
-    )  # fmt: skip
-
-    layout: LedgerLayout
-    expires: memoryview[int] | None
-
-    def __init__(self, file: MappedFile, source: Ledger | None = None) -> None:
-        words = file.words
-        if words[LedgerWord.MAGIC] != fmt.LEDGER_MAGIC:
-            raise DamagedError(f"{file.path} is not a ledger of this version", path=file.path)
-        items, flags = words[_ITEMS], words[_FLAGS]
-        if not 0 < items <= 1 << 32 or flags > sum(LedgerFlag) or (source is not None and items != source.layout.items):
-            raise DamagedError(f"{file.path} claims {items} items", path=file.path)
-        layout = LedgerLayout.of(items, flags)
-        if file.size < layout.total or max(words[_PUBLISHED], words[_NEXT]) > items:
-            raise DamagedError(f"{file.path} is too short, or its counts too high", path=file.path)
-        view = file.view
-        self._file, self._map, self.lock = file, file.map, FileMutex(file.descriptor)
-        self.layout, self.words = layout, words
-        self.states = view[layout.states : layout.states + items]
-        self.owners = view[layout.owners : layout.owners + 2 * items].cast("H")
-        self.deliveries = view[layout.deliveries : layout.deliveries + items]
-        self.deadlines = view[layout.deadlines : layout.deadlines + 8 * items].cast("d") if layout.deadlines else None
-        self.sizes = view[layout.sizes : layout.sizes + 8 * items].cast("Q") if layout.sizes else None
-        self.source = source
-        self.stored = words if source is None else source.words
-        own_expires = view[layout.expires : layout.expires + 8 * items].cast("Q") if layout.expires else None
-        self.expires = own_expires if source is None else source.expires
-        self.contested = self.deadlines is not None or self.expires is not None or bool(flags & LedgerFlag.DROPPABLE)
-        self._lapses: dict[int, tuple[int, int]] = {}
-        self._prefix = 0  # all items below it are done: a cache, items never become un-done
-        self._allocated = 0
-        self._claimed = CLAIMED * LEDGER_STEP
+    __slots__ = ()
 
     @classmethod
     def create(cls, path: str, items: int, flags: int, owner: int, epoch: int) -> Ledger:
@@ -179,161 +132,6 @@ class Ledger:
 
     def sync(self) -> None:
         self._file.sync()
-
-    # --- what anyone may look at ---
-
-    @property
-    def owner(self) -> int:
-        return self.stored[_OWNER]
-
-    @property
-    def epoch(self) -> int:
-        return self.stored[_EPOCH]
-
-    @property
-    def published(self) -> int:
-        return self.stored[_PUBLISHED]
-
-    @property
-    def sealed(self) -> bool:
-        return self.stored[_SEALED] == 1
-
-    def published_bytes(self) -> int:
-        published = self.words[_PUBLISHED]
-        return self.sizes[published - 1] if self.sizes is not None and published else 0
-
-    def reserved(self) -> tuple[int, int]:
-        """Items and bytes that count against the capacity before subtracting what is done."""
-        words = self.words
-        return max(words[_LIMIT], words[_PUBLISHED]), max(words[_LIMIT_BYTES], self.published_bytes())
-
-    def available(self) -> bool:
-        words = self.words
-        return self.stored[_PUBLISHED] > words[_NEXT] or words[_RETURNED] > 0
-
-    def untouched(self) -> bool:
-        """Whether nobody ever claimed anything. A claimer that died half-way has marked items and not moved `next`."""
-        return not self.words[_NEXT] and not self._known_states().strip(FREE)
-
-    def must_be_chosen(self) -> bool:
-        """Sealed untouched, so that its name has to say `chosen` before anybody claims in it.
-
-        That order lets rescue and the capacity count rely on names: in a segment called `ready` nothing is claimed.
-        """
-        words = self.stored
-        return words[_SEALED] == 1 and words[_NEXT] == 0 and not words[_CHOSEN]
-
-    def chosen(self) -> None:
-        self.words[_CHOSEN] = 1
-
-    @property
-    def is_chosen(self) -> bool:
-        return self.words[_CHOSEN] == 1
-
-    def waiting(self) -> int:
-        """Items that nobody has claimed."""
-        words = self.words
-        if self._sparse:
-            return self.published - self._known() + self._window().count(FREE)
-        return self.published - words[_NEXT] + (self._window().count(FREE) if words[_RETURNED] else 0)
-
-    def handed(self) -> int:
-        """Items handed to somebody who has not acknowledged them."""
-        return self._window().count(HANDED)
-
-    def done(self) -> int:
-        """Items that nobody will be handed (again)."""
-        window = self._window()
-        return self._prefix + window.count(DONE) + window.count(DEAD) + window.count(MISSED)
-
-    def missed(self) -> int:
-        """Items that expired or were dropped before anybody had them."""
-        return self._known_states().count(MISSED)
-
-    def unhanded(self, among: bytes) -> int:
-        """How many of the items with a 1 in `among` nobody has had, and none of them is marked as missed."""
-        states = self._known_states().translate(_UNHANDED_MASK).ljust(len(among), b"\1")[: len(among)]
-        return (int.from_bytes(states, "little") & int.from_bytes(among, "little")).bit_count()
-
-    def first_pending(self, gone: bytes) -> int:
-        """The first item that is neither over nor has a 1 in `gone`; -1 if there is none."""
-        over = int.from_bytes(self.over_mask(len(gone)), "little") | int.from_bytes(gone, "little")
-        return over.to_bytes(len(gone), "little").find(0)
-
-    def redelivered(self) -> int:
-        """How often items were handed out again."""
-        return sum(self._map[self.layout.deliveries : self.layout.deliveries + self._known()])
-
-    def acknowledged(self) -> int:
-        return self._known_states().count(DONE) - self.words[_SKIPPED]
-
-    def skipped(self) -> int:
-        return self.words[_SKIPPED]
-
-    def all_done(self, begin: int, end: int) -> bool:
-        """Whether nobody will ever want to read the items begin … end-1."""
-        at = self.layout.states
-        if self.source is not None and end > self.words[_ALLOCATED]:
-            return False
-        return not self._map[at + begin : at + end].strip(_OVER)
-
-    def over_mask(self, items: int) -> bytes:
-        """For each of the first `items` items a 1 if nobody will be handed it (again), else a 0."""
-        return self._known_states()[:items].translate(_OVER_MASK).ljust(items, b"\0")
-
-    def first_open(self) -> int:
-        """The first item that is not over."""
-        self._window()
-        return self._prefix
-
-    def done_bytes(self) -> int:
-        """Payload bytes of the done items; 0 in a queue without a byte limit."""
-        return self.bytes_of(self._window(), self._prefix) if self.sizes is not None else 0
-
-    def bytes_of(self, window: bytes, prefix: int, over: re.Pattern[bytes] = _FINISHED) -> int:
-        """Payload bytes of the items below `prefix`, and of those that `over` matches in the `window` of states after it."""
-        sizes = self.sizes
-        if sizes is None:
-            return 0
-        total = sizes[prefix - 1] if prefix else 0
-        for match in over.finditer(window):
-            i, j = prefix + match.start(), prefix + match.end()
-            total += sizes[j - 1] - (sizes[i - 1] if i else 0)
-        return total
-
-    def complete(self) -> bool:
-        """Sealed, and every item done (or dead, or missed)."""
-        return self.sealed and self.done() == self.published
-
-    def lapsed(self, now_ms: int) -> bool:
-        """Whether it has items, and all of them have expired."""
-        return self.expires is not None and self.published > 0 and self.stored[_LAPSE] <= now_ms
-
-    def dead(self) -> int:
-        """Items that could not be read; they stay in the segment, which goes to quarantine in the end."""
-        return self._known_states().count(DEAD)
-
-    @property
-    def _sparse(self) -> bool:
-        """Whether items above `next` can be over."""
-        return self.expires is not None or bool(self.words[_FLAGS] & LedgerFlag.DROPPABLE)
-
-    def _known(self) -> int:
-        """The items whose states can be looked at: a label's arrays grow behind the producer's."""
-        published = self.stored[_PUBLISHED]
-        return published if self.source is None else min(published, self.words[_ALLOCATED])
-
-    def _known_states(self) -> bytes:
-        return self._map[self.layout.states : self.layout.states + self._known()]
-
-    def _window(self) -> bytes:
-        """The state bytes that can differ: above the done prefix (which grows here), below `next`."""
-        begin = self.layout.states + self._prefix
-        stop = self._known() if self._sparse else self.words[_NEXT]
-        window = self._map[begin : self.layout.states + max(stop, self._prefix)]
-        rest = window.lstrip(_OVER)
-        self._prefix += len(window) - len(rest)
-        return rest
 
     # --- the consumer's part ---
 
@@ -487,11 +285,6 @@ class Ledger:
         with self.lock:
             return self._free([i for i in self._held() if deadlines[i] < now], counted=True)
 
-    def next_deadline(self) -> float | None:
-        """When (monotonic seconds) the first lease in this segment runs out; None if none is running."""
-        deadlines = self.deadlines
-        return min((deadlines[i] for i in self._held()), default=None) if deadlines is not None else None
-
     def hand(self, i: int, slot: int, deadline: float = 0.0) -> int:
         """Marks an item that `slot` has claimed as handed out; returns its delivery number (1 the first time), 0 if lost."""
         if self.contested:
@@ -572,26 +365,8 @@ class Ledger:
                 self.deadlines[i] = deadline
             return True
 
-    def free_items(self, most: int) -> list[int]:
-        """Indexes of up to `most` items that nobody has claimed, oldest first; a look, no claim."""
-        found: list[int] = []
-        base, now = self._prefix, now_ms()
-        states = self._map[self.layout.states + base : self.layout.states + self._known()]
-        states += FREE * (self.published - base - len(states))
-        at = states.find(FREE)
-        while at >= 0 and len(found) < most:
-            if self.expires is None or self.expires[base + at] > now:
-                found.append(base + at)
-            at = states.find(FREE, at + 1)
-        return found
-
     def _holds(self, i: int, slot: int, delivery: int) -> bool:
         return self.states[i] == _HANDED_BYTE and self.owners[i] == slot and self.deliveries[i] + 1 == delivery
-
-    def _held(self) -> list[int]:
-        base = self._prefix
-        states = self._map[self.layout.states + base : self.layout.states + self._known()]
-        return [base + i for match in _HELD.finditer(states) for i in range(match.start(), match.end())]
 
     def _free(self, items: list[int], *, counted: bool) -> int:
         """Under the lock. The delivery is counted before the item is free, so that no claimer sees an old count."""
@@ -609,13 +384,3 @@ class Ledger:
     def close(self) -> None:
         """Lets go of the descriptor (and with it of the lock); views already taken stay readable."""
         self._file.close()
-
-
-def now_ms() -> int:
-    """Milliseconds of the epoch, by which items expire."""
-    return int(time.time() * 1000)
-
-
-def monotonic_deadline(seconds: float | None) -> float:
-    """Now + seconds on the clock all processes of this boot share; infinity for no lease."""
-    return time.monotonic() + seconds if seconds is not None else float("inf")

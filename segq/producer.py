@@ -18,7 +18,7 @@ from segq.failpoints import ARMED, reach
 from segq.format import HALF_BYTES, LARGE_BYTES, IndexWord, LedgerWord, OwnerWord
 from segq.index import LOOK_AGAIN
 from segq.keeper import HOLD_SECONDS, Keeper, recall
-from segq.ledger import now_ms
+from segq.ledger_view import now_ms
 from segq.loading import UNLIMITED, LoadingSegment
 from segq.process import Owner, boot_epoch
 from segq.settings import MAX_ITEM_BYTES, Settings, positive_seconds

@@ -16,7 +16,8 @@ from segq.catalog import Catalog
 from segq.errors import DamagedError
 from segq.format import IndexWord, OwnerWord, SegmentName, State
 from segq.label import Label
-from segq.ledger import Ledger, now_ms
+from segq.ledger import Ledger
+from segq.ledger_view import now_ms
 from segq.settings import Settings
 from segq.topic_catalog import TopicCatalog
 

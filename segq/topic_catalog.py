@@ -15,11 +15,13 @@ from segq import format as fmt
 from segq import fs
 from segq.catalog import Catalog
 from segq.errors import DamagedError
+from segq.failpoints import ARMED, reach
 from segq.format import LedgerFlag, SegmentName, State
 from segq.index import Index
 from segq.label import Label
 from segq.labels import Chime, Labels
-from segq.ledger import Ledger, now_ms
+from segq.ledger import Ledger
+from segq.ledger_view import now_ms
 from segq.locks import StructureLock
 from segq.settings import Settings
 
@@ -108,6 +110,8 @@ class TopicCatalog(Catalog):
                 Catalog.names(self)  # makes sure that no list of names will be waited for under the index's lock
                 with self.index.lock:  # what was room a moment ago must still be room for whoever reserves it
                     label = self._begun_now(text, start, time_of)
+                    if ARMED:
+                        reach("label.created")
                 self.tidy()
         return label
 
@@ -143,6 +147,8 @@ class TopicCatalog(Catalog):
                 now = self.locate(name) or name
                 place = os.path.join(self.path(now), fmt.label_ledger(label_id))
                 Ledger.create_for_label(place, ledgers[name], self.labels.flags, mask).close()
+        if ARMED:
+            reach("label.begun")
         cut = max((name.stamp for name in names), default=0)
         return self.labels.create(text, label_id, cut, {name: count for name, count in starts.items() if count})
 
@@ -158,6 +164,8 @@ class TopicCatalog(Catalog):
         """The label is gone, and what only it held back."""
         with self.structure:
             self.labels.remove(label)
+            if ARMED:
+                reach("label.removed")
             for name in self.listed():
                 place = os.path.join(self.path(name), fmt.label_ledger(label.id))
                 if os.path.lexists(place):
@@ -192,11 +200,15 @@ class TopicCatalog(Catalog):
         self.sweep()  # segments are written off one after the other
         gone = self._move(name, State.REMOVED)
         if gone is not None:
+            if ARMED:
+                reach("gone.renamed")
             self._write_off(gone)
         return gone
 
     def _write_off(self, name: SegmentName) -> None:
         self.labels.write_off(name, self.path(name))
+        if ARMED:
+            reach("gone.all_booked")
         fs.unlink(os.path.join(self.path(name), fmt.LEDGER_FILE))  # says that this is done
 
     def quarantine(self, name: SegmentName, reason: str) -> None:
@@ -231,9 +243,15 @@ class TopicCatalog(Catalog):
                 if ledger is None or self.gone(name, ledger)[0] == ledger.published:
                     continue
                 end = ledger.published
+                if ARMED:
+                    reach("drop.begun")
                 ledger.drop(end)
+                if ARMED:
+                    reach("drop.marked")
                 for held in self.holders(name):
                     held.drop(end)
+                if ARMED:
+                    reach("drop.done")
                 if ledger.sealed:
                     self.retire(name, ledger)
                 return True

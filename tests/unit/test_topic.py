@@ -227,7 +227,8 @@ def test_a_label_survives_that_everybody_leaves(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "label", ["", ".", "..", "a/b", "../x", "%2F", "a\0b", "Ünï", "🐇", "x" * 1000, "y" * 180 + "1", "y" * 180 + "2", ".new", "%"]
+    "label",
+    ["", ".", "..", "a/b", "../x", "%2F", "a\0b", "Ünï", "🐇", "x" * 1000, "y" * 180 + "1", "y" * 180 + "2", ".new", "%"],
 )
 def test_any_text_is_a_label(topic: segq.Topic, path: str, label: str) -> None:
     others = ["", "a", "x" * 1001, "y" * 180 + "3"]
