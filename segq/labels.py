@@ -17,6 +17,7 @@ from segq.format import IndexWord, LedgerFlag, SegmentName
 from segq.index import Index
 from segq.label import Label
 from segq.ledger import Ledger
+from segq.ledger_view import Census
 from segq.settings import Settings
 
 log = logging.getLogger("segq")
@@ -165,13 +166,16 @@ class Labels:
         mask = int.from_bytes(ledger.over_mask(items), "little") | int.from_bytes(source.over_mask(items), "little")
         return mask.to_bytes(items, "little")
 
-    def missed(self, label: Label, name: SegmentName, path: str, source: Ledger) -> int:
-        """How many items of a segment expired or were dropped before this label had them."""
+    def census(self, label: Label, name: SegmentName, path: str, source: Ledger) -> Census:
+        """How the items of a segment stand with a label."""
         gone = source.over_mask(source.published)
         ledger = self.ledger(label, name, path, source)
-        if ledger is None:
-            return gone.count(1, label.start_in(name))
-        return ledger.missed() + ledger.unhanded(gone)
+        if ledger is not None:
+            return ledger.census(gone)
+        start = label.start_in(name)
+        return Census(
+            waiting=gone.count(0, start), claimed=0, acknowledged=0, missed=gone.count(1, start), first=gone.find(0, start)
+        )
 
     def write_off(self, name: SegmentName, path: str) -> None:
         """A segment is gone (or about to be moved away): books for each label what it had of it, and what it missed.

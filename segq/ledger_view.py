@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import NamedTuple
 
 from segq import format as fmt
 from segq.errors import DamagedError
@@ -27,8 +28,19 @@ _RETURNED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.RETURNED), int(LedgerWord.LIMIT
 _OVER = DONE + DEAD + MISSED
 _FINISHED = re.compile(rb"[\x02\x04\x05]+")
 _OVER_MASK = bytes(int(bytes([state]) in _OVER) for state in range(256))
+_LEFT_MASK = bytes(int(bytes([state]) in FREE + CLAIMED + HANDED) for state in range(256))
 _UNHANDED_MASK = bytes(int(bytes([state]) in FREE + CLAIMED) for state in range(256))
 _HELD = re.compile(rb"[\x01\x03]+")
+
+
+class Census(NamedTuple):
+    """How the items of a segment stand: how many wait, are in somebody's hands, …; `first` that is not over (-1: none)."""
+
+    waiting: int
+    claimed: int
+    acknowledged: int
+    missed: int
+    first: int
 
 
 class LedgerView:
@@ -141,25 +153,23 @@ class LedgerView:
         """Items that expired or were dropped before anybody had them."""
         return self._known_states().count(MISSED)
 
-    def unhanded(self, among: bytes) -> int:
-        """How many of the items with a 1 in `among` nobody has had, and none of them is marked as missed."""
-        states = self._known_states().translate(_UNHANDED_MASK).ljust(len(among), b"\1")[: len(among)]
-        return (int.from_bytes(states, "little") & int.from_bytes(among, "little")).bit_count()
-
-    def first_pending(self, gone: bytes) -> int:
-        """The first item that is neither over nor has a 1 in `gone`; -1 if there is none."""
-        over = int.from_bytes(self.over_mask(len(gone)), "little") | int.from_bytes(gone, "little")
-        return over.to_bytes(len(gone), "little").find(0)
+    def census(self, gone: bytes) -> Census:
+        """How the items stand, of which those with a 1 in `gone` have expired or were dropped, marked here or not."""
+        states = self._known_states().ljust(len(gone), FREE)[: len(gone)]
+        unhanded = int.from_bytes(states.translate(_UNHANDED_MASK), "little")
+        lost = unhanded & int.from_bytes(gone, "little")
+        left = int.from_bytes(states.translate(_LEFT_MASK), "little") & ~lost
+        return Census(
+            waiting=unhanded.bit_count() - lost.bit_count(),
+            claimed=states.count(HANDED),
+            acknowledged=states.count(DONE) - self.words[_SKIPPED],
+            missed=states.count(MISSED) + lost.bit_count(),
+            first=left.to_bytes(len(gone), "little").find(1),
+        )
 
     def redelivered(self) -> int:
         """How often items were handed out again."""
         return sum(self._map[self.layout.deliveries : self.layout.deliveries + self._known()])
-
-    def acknowledged(self) -> int:
-        return self._known_states().count(DONE) - self.words[_SKIPPED]
-
-    def skipped(self) -> int:
-        return self.words[_SKIPPED]
 
     def all_done(self, begin: int, end: int) -> bool:
         """Whether nobody will ever want to read the items begin … end-1."""

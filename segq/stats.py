@@ -186,31 +186,22 @@ def outstanding(catalog: Catalog) -> int:
 
 def label_stats(catalog: TopicCatalog, label: Label, time_of: Callable[[SegmentName, int], float]) -> LabelStats:
     """`time_of`: when an item was put, in seconds of the epoch."""
-    waiting = claimed = redelivered = 0
-    acknowledged, missed = label.settled
-    oldest: tuple[SegmentName, int] | None = None
-    for name in list(Catalog.names(catalog)):
-        source = catalog.mapped(name)
-        if source is None:
-            continue
-        source.lapse(now_ms())
-        path, gone = catalog.path(name), source.over_mask(source.published)
-        missed += catalog.labels.missed(label, name, path, source)
-        ledger = catalog.labels.ledger(label, name, path, source)
-        if ledger is None:
-            start = label.start_in(name)
-            left, pending = gone.count(0, start), gone.find(0, start)
-        else:
-            handed = ledger.handed()
-            left = ledger.unhanded(b"\1" * len(gone)) - ledger.unhanded(gone) + handed
-            claimed += handed
-            acknowledged += ledger.acknowledged()
-            redelivered += ledger.redelivered()
-            pending = ledger.first_pending(gone)
-        waiting += left
-        if pending >= 0 and oldest is None:
-            oldest = (name, pending)
-    waiting -= claimed
+    with catalog.steady():
+        counts = [0, 0, *label.settled]  # waiting, claimed, acknowledged, missed
+        redelivered, oldest = 0, None
+        for name in list(Catalog.names(catalog)):
+            source = catalog.mapped(name)
+            if source is None:
+                continue
+            source.lapse(now_ms())
+            path = catalog.path(name)
+            census = catalog.labels.census(label, name, path, source)
+            counts = [a + b for a, b in zip(counts, census[:4], strict=True)]
+            ledger = catalog.labels.ledger(label, name, path, source)
+            redelivered += ledger.redelivered() if ledger is not None else 0
+            if oldest is None and census.first >= 0:
+                oldest = (name, census.first)
+    waiting, claimed, acknowledged, missed = counts
     since = time_of(*oldest) if oldest is not None else 0.0
     return LabelStats(
         label=label.text,

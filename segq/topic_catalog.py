@@ -8,6 +8,7 @@ it is still loading, after its ledger says that it is to be).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 
@@ -222,6 +223,13 @@ class TopicCatalog(Catalog):
         for name in self.listed(removed=True):
             self._write_off(name)
         super().sweep()
+
+    @contextlib.contextmanager
+    def steady(self) -> Iterator[None]:
+        """While the body runs no segment goes, and what is gone is booked."""
+        with self.structure:
+            self.sweep()
+            yield
 
     def tidy(self) -> None:
         names = list(Catalog.names(self))

@@ -64,4 +64,5 @@ _BY_POINTS: list[tuple[tuple[str, ...], list[Way]]] = [
     (("retire.begun", "retire.renamed", "retire.deleted"), RETIRING),
 ]
 WAYS = {point: ways for points, ways in _BY_POINTS for point in points}
+TOPICS = {point for point in POINTS if point.startswith(("label.", "gone.", "drop."))}  # see test_topic_points
 RESCUES = sorted(point for point in POINTS if point.startswith("rescue."))
