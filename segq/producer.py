@@ -65,7 +65,7 @@ class Producer:
         self._limited = settings.capacity is not None or settings.max_bytes is not None
         self._ttl_ms = round(settings.ttl * 1000) if settings.ttl else 0
         self._expiring = bool(self._ttl_ms)  # whether the segments of this handle are for items that expire
-        self._direct = settings.durability == "power"
+        self._direct, self._raw = settings.durability == "power", settings.serializer == "raw"
         self._closed = False
         self._reserved_at = 0.0
         self._puts_at = self._index.owner_word(owner.slot, OwnerWord.PUTS)
@@ -119,7 +119,7 @@ class Producer:
             raise TypeError(f"put_many takes an iterable of items; this is one {type(items).__name__}, use put")
         chosen = list(items)
         try:
-            data = [dumps(item) for item in chosen]
+            data = chosen if self._raw and set(map(type, chosen)) == {bytes} else list(map(dumps, chosen))
         except Exception as error:
             raise unserialisable(_culprit(chosen, dumps), self._settings.serializer, error) from error
         if not data:
