@@ -27,7 +27,8 @@ from segq.queue import Queue
 from segq.serializers import Serializer
 from segq.settings import Settings
 from segq.stats import LabelStats, OwnerStats, Stats
-from segq.topic import Lag, Subscription, Topic
+from segq.subscription import Lag, Subscription
+from segq.topic import Topic
 
 __version__ = "0.1.0"
 

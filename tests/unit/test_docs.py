@@ -5,8 +5,12 @@ from __future__ import annotations
 import doctest
 import re
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import segq.queue
+import segq.topic
 from segq import format as fmt
 from segq.catalog import LIFE
 
@@ -14,8 +18,9 @@ ROOT = Path(segq.queue.__file__).parent.parent
 FORMAT = (ROOT / "docs" / "format.md").read_text()
 
 
-def test_the_examples_in_the_docstrings_run() -> None:
-    results = doctest.testmod(segq.queue)
+@pytest.mark.parametrize("module", [segq.queue, segq.topic])
+def test_the_examples_in_the_docstrings_run(module: ModuleType) -> None:
+    results = doctest.testmod(module)
     assert results.attempted
     assert not results.failed
 

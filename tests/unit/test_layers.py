@@ -19,7 +19,7 @@ LAYERS = [
     ["catalog", "topic_catalog", "label_catalog"],
     ["loading", "view", "rescue", "claims", "shelf", "claimer", "stats", "keeper", "tidier", "place"],
     ["producer", "consumer"],
-    ["handle", "putting", "getting"],
+    ["handle", "putting", "getting", "subscription"],
     ["queue", "topic", "check"],
     ["__init__"],
     ["__main__", "cli"],
