@@ -8,12 +8,11 @@ RocksDB (a half is flushed before it is reused) and the reader goes there.
 
 from __future__ import annotations
 
-import mmap
-
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.format import END_MASK, HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, IS_REFERENCE, RUN, HalfWord, Runs
-from segq.fs import MappedFile, rename, storage_errors, unlink
+from segq.fs import rename, storage_errors, unlink
+from segq.mapped import MappedFile, mapping
 
 _SEQUENCE, _FIRST, _END, _RUNS, _REFERENCES = (int(word) for word in HalfWord)
 
@@ -32,9 +31,7 @@ class BatchWriter:
         self._file = MappedFile.create(unfinished, fmt.BATCH_SIZE, [(0, fmt.BATCH_SIZE)])
         self._words = self._file.words
         with storage_errors(path):
-            self._payloads = [
-                mmap.mmap(self._file.descriptor, HALF_BYTES, offset=half * HALF_SIZE + fmt.PAYLOAD_AT) for half in (0, 1)
-            ]
+            self._payloads = [mapping(self._file.descriptor, HALF_BYTES, half * HALF_SIZE + fmt.PAYLOAD_AT) for half in (0, 1)]
         self._words[HALF_SIZE // 8 + _SEQUENCE] = 1  # the second half is not ready yet
         self._current = 1
         self.turn(first)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import operator
 import os
 import time
 import uuid
@@ -37,6 +38,7 @@ LIFE: dict[tuple[State, State], str] = {
     (State.CHOSEN, State.REMOVED): "every item done",
     (State.READY, State.REMOVED): "every item expired, or was dropped, or was there before every label",
 }
+_identity = operator.attrgetter("identity")
 _LISTINGS = 16  # tries to list the directory while nothing changes, before asking for the lock
 
 
@@ -116,7 +118,9 @@ class Catalog:
                 f"{self.queue} is gone: the queue was removed while this handle was open", path=self.queue
             ) from None
         found = (fmt.parse_segment(entry) for entry in entries)
-        return sorted(name for name in found if name and (name.state is State.REMOVED) == removed)
+        chosen = [name for name in found if name and (name.state is State.REMOVED) == removed]
+        chosen.sort(key=_identity)
+        return chosen
 
     def path(self, name: SegmentName) -> str:
         return os.path.join(self.queue, str(name))
@@ -183,6 +187,7 @@ class Catalog:
                     roomy = (
                         not ledger.final
                         and ledger.untouched()
+                        and self._resumable(name)
                         and ledger.published <= items // 2
                         and ledger.layout.items == items
                         and (ledger.expires is not None or not expiring)
@@ -199,6 +204,10 @@ class Catalog:
                 ledger.close()
                 return None  # only the youngest: going back further would interleave old work with new
         return None
+
+    def _resumable(self, _name: SegmentName) -> bool:
+        """Whether nobody has decided already what of a segment is not for him."""
+        return True
 
     def seal(self, name: SegmentName, ledger: Ledger) -> SegmentName | None:
         """A loading segment whose items are all in RocksDB becomes ready, chosen, or (all done) removed; None then."""

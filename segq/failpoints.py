@@ -23,7 +23,7 @@ POINTS = frozenset(
         "claim.marked", "claim.moved", "claim.chosen", "get.taken", "get.done", "receive.handed",
         "ack.begun", "ack.done", "nack.begun", "nack.done",
         "retire.begun", "retire.renamed", "retire.deleted",
-        "label.begun", "label.created", "label.chosen", "label.ledger", "label.removed",
+        "label.begun", "label.created", "label.chosen", "label.ledger", "label.noted", "label.removed",
         "gone.renamed", "gone.booked", "gone.all_booked", "drop.begun", "drop.marked", "drop.done",
         "rescue.begun", "rescue.sealed", "rescue.freed", "rescue.forgotten",
     }

@@ -61,6 +61,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import json
 import re
@@ -103,19 +104,21 @@ class State(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class SegmentName:
-    """`<state>_<stamp>_<uuid>`; sorts by stamp, which is the order in which segments were begun."""
+    """`<state>_<stamp>_<uuid>`; sorts by stamp, which is the order in which segments were begun.
+
+    `identity` is the part that stays the same through all states.
+    """
 
     stamp: int
     lineage: str
     state: State = dataclasses.field(compare=False)
+    identity: str = dataclasses.field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", f"{self.stamp:019d}_{self.lineage}")
 
     def __str__(self) -> str:
-        return f"{self.state.value}_{self.stamp:019d}_{self.lineage}"
-
-    @property
-    def identity(self) -> str:
-        """The part that stays the same through all states."""
-        return f"{self.stamp:019d}_{self.lineage}"
+        return f"{self.state.value}_{self.identity}"
 
     def in_state(self, state: State) -> SegmentName:
         return SegmentName(self.stamp, self.lineage, state)
@@ -126,6 +129,7 @@ _SLOT = re.compile(r"[0-9]{4}", re.ASCII)
 _LABEL_ID = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 
+@functools.lru_cache(1 << 14)  # a directory of thousands is read again whenever a name in it changes
 def parse_segment(text: str) -> SegmentName | None:
     """The segment that a directory entry names, or None if it names none."""
     match = _SEGMENT.fullmatch(text)

@@ -1,4 +1,4 @@
-"""The only module that creates, renames, fsyncs, lists, deletes or quarantines files.
+"""The only module that creates, renames, fsyncs, lists, deletes or quarantines files (those mapped into memory: `mapped`).
 
 Durability. A function with `durable=True` returns after the change survives loss of power: files are fsynced before
 they are renamed into place, and the parent directory after. With `durable=False` the change survives the death of every
@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import shutil
 import stat
 import tempfile
-import weakref
 from collections.abc import Iterator
 
 from segq import format as fmt
@@ -203,118 +201,7 @@ def shorten(descriptor: int, size: int) -> None:
     os.ftruncate(descriptor, size)
 
 
-# --- mapped files -----------------------------------------------------------------------------------------------------
-
-
-def allocate(descriptor: int, offset: int, length: int) -> None:
-    """Gives a range of a file its place on the disk, so that a store into its mapping cannot meet a full one (SIGBUS)."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, offset, length)
-        return
-    end = os.fstat(descriptor).st_size  # pragma: no cover  # macOS: writing is the portable way to allocate
-    for at in range(offset, offset + length, fmt.PAGE):  # pragma: no cover
-        if at >= end or not os.pread(descriptor, 1, at):
-            os.pwrite(descriptor, b"\0" * min(fmt.PAGE, offset + length - at), at)
-
-
-class MappedFile(HeldDescriptor):
-    """A regular file mapped whole, shared and writable, that no process ever shortens while others may have it mapped.
-
-    `map` serves slices, `words` aligned u64 loads and stores (one instruction each: never seen half done), `halves` u32.
-
-    `descriptor` is kept for locking and allocating; closing it leaves the mapping, which goes with the last view of it. It is a
-    file description of its own, not the one that `mmap` keeps a copy of: a forked child closes its copies of the former
-    (below), so a lock dies with the process that took it.
-    """
-
-    __slots__ = ("__weakref__", "halves", "map", "path", "view", "words")
-
-    def __init__(self, path: str, descriptor: int, size: int) -> None:
-        super().__init__(-1)
-        self.path = path
-        try:
-            with storage_errors(path):
-                self.map = mmap.mmap(descriptor, size)
-                self.descriptor = _reopened(path, descriptor)
-        finally:
-            os.close(descriptor)
-        if hasattr(mmap, "MADV_RANDOM"):  # else the first touch of a page may read megabytes around it: a stall of 1 ms seen
-            self.map.madvise(mmap.MADV_RANDOM)
-        self.view = memoryview(self.map)
-        self.words = self.view.cast("Q")
-        self.halves = self.view.cast("I")
-        _mapped.add(self)
-
-    @classmethod
-    def create(cls, path: str, size: int, ranges: list[tuple[int, int]]) -> MappedFile:
-        """A new file of `size` bytes, zeroed, of which only `ranges` (offset, length) take place on the disk yet."""
-        with storage_errors(path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            descriptor = os.open(path, flags, 0o600)
-            try:
-                os.ftruncate(descriptor, size)
-                for offset, length in ranges:
-                    allocate(descriptor, offset, length)
-            except BaseException:
-                os.close(descriptor)
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-                raise
-        return cls(path, descriptor, size)
-
-    @classmethod
-    def open(cls, path: str, least: int) -> MappedFile:
-        """An existing one of at least `least` bytes. Raises FileNotFoundError, or DamagedError for another kind of file."""
-        with storage_errors(path):
-            descriptor = open_regular(path, os.O_RDWR)
-        size = os.fstat(descriptor).st_size
-        if size < least or size % 8:
-            os.close(descriptor)
-            raise DamagedError(f"{path} has {size} bytes, at least {least} expected", path=path)
-        return cls(path, descriptor, size)
-
-    @property
-    def size(self) -> int:
-        return len(self.view)
-
-    def allocate(self, ranges: list[tuple[int, int]]) -> None:
-        with storage_errors(self.path):
-            for offset, length in ranges:
-                allocate(self.descriptor, offset, length)
-
-    def sync(self) -> None:
-        """After this, what the mapping holds survives loss of power."""
-        with storage_errors(self.path):
-            self.map.flush()
-            os.fsync(self.descriptor)
-
-    def same_file(self) -> bool:
-        """Whether the path still leads to the file that is mapped."""
-        try:
-            here, there = os.fstat(self.descriptor), os.stat(self.path)
-        except OSError:
-            return False
-        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
-
-
-_mapped: weakref.WeakSet[MappedFile] = weakref.WeakSet()
-
-
-def _close_in_child() -> None:
-    for file in list(_mapped):
-        file.close()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
-
-
-def _reopened(path: str, descriptor: int) -> int:
-    """A new file description of an open file."""
-    flags = os.O_RDWR | os.O_CLOEXEC
-    try:
-        return os.open(f"/proc/self/fd/{descriptor}", flags)
-    except FileNotFoundError:  # not Linux: the path may have been renamed, which the caller meets by trying again
-        return os.open(path, flags | os.O_NOFOLLOW)
+# --- opening ----------------------------------------------------------------------------------------------------------
 
 
 def open_regular(path: str, flags: int) -> int:

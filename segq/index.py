@@ -17,9 +17,10 @@ import time
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.format import IndexWord, OwnerWord
-from segq.fs import MappedFile, unlink
+from segq.fs import unlink
 from segq.futex import Word
 from segq.locks import FileMutex
+from segq.mapped import MappedFile
 
 LOOK_AGAIN = 1.0  # seconds; every sleep is bounded by it
 EVERYBODY = 1 << 30

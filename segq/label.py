@@ -8,8 +8,8 @@ from segq import format as fmt
 from segq import fs
 from segq.errors import DamagedError
 from segq.format import IndexWord, LabelWord, SegmentName
-from segq.fs import MappedFile
 from segq.index import Bell, Index
+from segq.mapped import MappedFile
 
 
 class Label:

@@ -25,8 +25,7 @@ class LabelCatalog(TopicCatalog):
     def __init__(self, queue: str, settings: Settings, index: Index, structure: StructureLock, label: Label) -> None:
         super().__init__(queue, settings, index, structure)
         self.label = label
-        self._over: set[str] = set()  # segments that this label is done with for good
-        self._nothing_here: set[str] = set()  # and those in which there is nothing for it, as long as nothing changes
+        self._over: set[str] = set()  # segments in which there is nothing for this label any more
         self._shown: list[SegmentName] = []
         self._shown_of: list[SegmentName] | None = None
 
@@ -40,14 +39,12 @@ class LabelCatalog(TopicCatalog):
         if names is not self._shown_of:
             present = {name.identity for name in names}
             self._over &= present
-            self._nothing_here.clear()
             self._shown_of = names
             self._filter()
         return self._shown
 
     def _filter(self) -> None:
-        hidden = self._over | self._nothing_here
-        self._shown = [name for name in self._shown_of or [] if name.identity not in hidden]
+        self._shown = [name for name in self._shown_of or [] if name.identity not in self._over]
 
     def own_holders(self, name: SegmentName) -> Iterator[Ledger]:
         return self._begun(name, [self.label])
@@ -66,12 +63,22 @@ class LabelCatalog(TopicCatalog):
             try:
                 return Ledger.open(path, source)
             except FileNotFoundError:
-                return self._begin(name, source)
+                if self._nothing_for_us(found, source):
+                    return None
+                return self._begin(found, source)
             except DamagedError:
                 with self.structure:
                     if os.path.exists(path):
                         fs.unlink(path)
         return None
+
+    def _nothing_for_us(self, name: SegmentName, source: Ledger) -> bool:
+        """Whether all that is in a sealed segment was there before the label began. (No such segment is resumed.)"""
+        if name.state is State.LOADING or self.label.start_in(name) < source.published:
+            return False
+        self._over.add(name.identity)
+        self._filter()
+        return True
 
     def _begin(self, name: SegmentName, source: Ledger) -> Ledger | None:
         with self.structure:
@@ -79,10 +86,6 @@ class LabelCatalog(TopicCatalog):
             if found is None or self.label.removed:
                 return None
             start = self.label.start_in(found)
-            if source.sealed and start >= source.published:
-                self._nothing_here.add(name.identity)
-                self._filter()
-                return None
             now = self._make_chosen(found, source)
             if now is None:
                 return None

@@ -132,7 +132,11 @@ class Labels:
 
     def over(self, name: SegmentName, path: str, source: Ledger) -> bytes:
         """For each item of a segment a 1 if no label will be handed it (again), a 0 else (or if there is no label)."""
-        items, labels = source.published, self.all()
+        return self.over_of(self.all(), name, path, source)
+
+    def over_of(self, labels: list[Label], name: SegmentName, path: str, source: Ledger) -> bytes:
+        """The same as far as these labels go."""
+        items = source.published
         both = source.over_mask(items)
         if not labels:
             return both
@@ -151,7 +155,7 @@ class Labels:
         items = source.published
         for label in labels:
             ledger = self.ledger(label, name, path, source)
-            if ledger is None and label.start_in(name) < items - source.done():
+            if ledger is None and 0 in source.over_mask(items)[label.start_in(name) :]:
                 return False
             if ledger is not None and ledger.done() < items and 0 in self._with_gone(ledger, source, items):
                 return False

@@ -16,8 +16,9 @@ from segq import format as fmt
 from segq.errors import DamagedError
 from segq.failpoints import ARMED, reach
 from segq.format import CLAIMED, DEAD, DONE, FREE, HANDED, LEDGER_STEP, MISSED, NEVER, LedgerLayout, LedgerWord
-from segq.fs import MappedFile, rename, unlink
+from segq.fs import rename, unlink
 from segq.ledger_view import LedgerView, now_ms
+from segq.mapped import MappedFile
 
 _ITEMS, _FLAGS, _OWNER, _EPOCH = (int(w) for w in (LedgerWord.ITEMS, LedgerWord.FLAGS, LedgerWord.OWNER, LedgerWord.EPOCH))
 _PUBLISHED, _SEALED, _NEXT = int(LedgerWord.PUBLISHED), int(LedgerWord.SEALED), int(LedgerWord.NEXT)
@@ -244,6 +245,14 @@ class Ledger(LedgerView):
             self._map[at : at + end] = self._map[at : at + end].translate(_DROP)
             if self.source is not None:
                 self.words[_NEXT] = max(self.words[_NEXT], end)
+
+    def waive(self, mask: bytes) -> None:
+        """Marks as done those free items that have a 1 in `mask`; in a topic's producer's ledger, where nobody claims."""
+        states = self._known_states()
+        for found in fmt.ONES.finditer(mask):
+            for i in range(found.start(), found.end()):
+                if not states[i]:
+                    self.states[i] = _DONE_BYTE
 
     def write_off(self) -> tuple[int, int]:
         """The segment is gone: nothing can be claimed in it any more. Returns (acknowledged, missed) of a label's."""

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.format import CLAIMED, DEAD, DONE, FREE, HANDED, LEDGER_STEP, MISSED, LedgerFlag, LedgerLayout, LedgerWord
-from segq.fs import MappedFile
 from segq.locks import FileMutex
+from segq.mapped import MappedFile
 
 _ITEMS, _FLAGS, _OWNER, _EPOCH = (int(w) for w in (LedgerWord.ITEMS, LedgerWord.FLAGS, LedgerWord.OWNER, LedgerWord.EPOCH))
 _PUBLISHED, _SEALED, _NEXT = int(LedgerWord.PUBLISHED), int(LedgerWord.SEALED), int(LedgerWord.NEXT)

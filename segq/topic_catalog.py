@@ -162,9 +162,19 @@ class TopicCatalog(Catalog):
         return found
 
     def remove_label(self, label: Label) -> None:
-        """The label is gone, and what only it held back."""
+        """The label is gone, and what only it held back. What had been acknowledged stays so, also if it was the last label."""
         with self.structure:
-            self.labels.remove(label)
+            self.labels.look_again()
+            last = self._settings.retain == "until-acked" and [each.id for each in self.labels.all()] == [label.id]
+            Catalog.names(self)  # as in `begin`
+            with self.index.lock:
+                if last:
+                    self._note_acknowledged([label])
+                    if ARMED:
+                        reach("label.noted")
+                self.labels.remove(label)
+                if last:
+                    self._note_acknowledged([label])  # what was acknowledged between the two
             if ARMED:
                 reach("label.removed")
             for name in self.listed():
@@ -173,6 +183,13 @@ class TopicCatalog(Catalog):
                     fs.unlink(place)
             self.index.changed()
             self.tidy()
+
+    def _note_acknowledged(self, labels: list[Label]) -> None:
+        """Notes in the producers' ledgers what these labels, the last there are, will not be handed (again)."""
+        for name in self.listed():
+            ledger = self.mapped(name)
+            if ledger is not None:
+                ledger.waive(self.labels.over_of(labels, name, self.path(name), ledger))
 
     # --- the end of a segment ---
 
@@ -187,6 +204,9 @@ class TopicCatalog(Catalog):
         if sealed is not None and self.finished(sealed, ledger):
             self.retire(sealed, ledger)
         return sealed
+
+    def _resumable(self, name: SegmentName) -> bool:
+        return not any(label.start_in(name) for label in self.labels.all())
 
     def _sealed_as(self, ledger: Ledger) -> State:
         return State.CHOSEN if ledger.is_chosen else State.READY

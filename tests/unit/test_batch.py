@@ -12,7 +12,7 @@ import pytest
 from segq import format as fmt
 from segq.batch import BatchReader, BatchWriter
 from segq.format import HALF_BYTES, HALF_ITEMS, HALF_RUNS
-from segq.fs import MappedFile
+from segq.mapped import MappedFile
 
 
 def append(batch: BatchWriter, items: list[bytes]) -> int:

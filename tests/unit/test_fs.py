@@ -13,6 +13,7 @@ import pytest
 import segq
 from segq import fs
 from segq.errors import DamagedError, NetworkFileSystemError, NotAQueueError, StorageError, UnsafeDirectoryError
+from segq.mapped import MappedFile
 
 MOUNTS = """\
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -120,7 +121,7 @@ def test_only_a_regular_file_is_read(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_a_regular_file_is_mapped(tmp_path: Path, kind: str) -> None:
     with pytest.raises(DamagedError, match="not a regular file"):
-        fs.MappedFile.open(unusual(tmp_path, kind), 8)
+        MappedFile.open(unusual(tmp_path, kind), 8)
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "fifo", "directory"])
@@ -135,7 +136,7 @@ def test_a_queue_whose_queue_json_is_no_file_is_refused_at_once(tmp_path: Path, 
 def test_a_file_that_is_too_short_to_map_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b"\0" * 100)
     with pytest.raises(DamagedError, match="100 bytes"):
-        fs.MappedFile.open(str(tmp_path / "short"), 4096)
+        MappedFile.open(str(tmp_path / "short"), 4096)
 
 
 def test_a_link_in_the_place_of_a_mapped_file_is_never_followed_or_replaced(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_link_in_the_place_of_a_mapped_file_is_never_followed_or_replaced(tmp_
     victim.write_bytes(b"precious")
     (tmp_path / "file").symlink_to(victim)
     with pytest.raises(StorageError):
-        fs.MappedFile.create(str(tmp_path / "file"), 4096, [(0, 4096)])
+        MappedFile.create(str(tmp_path / "file"), 4096, [(0, 4096)])
     assert victim.read_bytes() == b"precious"
 
 
@@ -176,9 +177,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_temporary(tmp_path: Path,
 
 def test_a_mapped_file_is_shared_by_all_who_open_it_and_its_ranges_are_on_disk(tmp_path: Path) -> None:
     path = str(tmp_path / "file")
-    one = fs.MappedFile.create(path, 1 << 20, [(0, 4096), (65_536, 4096)])
+    one = MappedFile.create(path, 1 << 20, [(0, 4096), (65_536, 4096)])
     assert os.stat(path).st_blocks * 512 >= 8192
-    other = fs.MappedFile.open(path, 4096)
+    other = MappedFile.open(path, 4096)
     one.words[3] = 2**63
     assert other.words[3] == 2**63
     assert other.halves[7] == 2**31
@@ -188,7 +189,7 @@ def test_a_mapped_file_is_shared_by_all_who_open_it_and_its_ranges_are_on_disk(t
 
 
 def test_a_closed_mapped_file_stays_readable_and_closes_its_descriptor(tmp_path: Path) -> None:
-    file = fs.MappedFile.create(str(tmp_path / "file"), 4096, [(0, 4096)])
+    file = MappedFile.create(str(tmp_path / "file"), 4096, [(0, 4096)])
     descriptor = file.descriptor
     file.close()
     file.close()

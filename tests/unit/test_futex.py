@@ -13,9 +13,9 @@ from accounts import until
 
 from segq import format as fmt
 from segq.format import IndexWord
-from segq.fs import MappedFile
 from segq.futex import PolledWord, Word
 from segq.index import Bell, Index
+from segq.mapped import MappedFile
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import segq
 ROOT = Path(segq.__file__).parent
 LAYERS = [
     ["errors", "failpoints", "settings", "format", "serializers"],
-    ["fs", "futex", "locks", "process", "message"],
+    ["fs", "mapped", "futex", "locks", "process", "message"],
     ["batch", "blob", "ledger_view", "ledger", "index", "segment", "label", "labels"],
     ["catalog", "topic_catalog", "label_catalog"],
     ["loading", "view", "rescue", "claims", "shelf", "claimer", "stats", "keeper", "tidier", "place"],
@@ -113,8 +113,8 @@ def calls(path: Path, owner: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_only_fs_renames_syncs_and_deletes(path: Path) -> None:
-    if path.stem != "fs":
+def test_only_fs_and_mapped_rename_sync_and_delete(path: Path) -> None:
+    if path.stem not in ("fs", "mapped"):
         assert not calls(path, "os") & FILES_CHANGE
         assert not calls(path, "shutil")
 

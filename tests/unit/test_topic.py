@@ -737,3 +737,57 @@ def test_check_is_content_with_a_topic_in_every_state(topic: segq.Topic, path: s
         assert segq.check(path).ok
     topic.close()
     assert segq.check(path).ok
+
+
+@pytest.mark.parametrize("start", ["oldest", "next"])
+def test_what_the_last_label_was_done_with_stays_gone_when_it_is_removed(tmp_path: Path, start: str) -> None:
+    with segq.Topic(tmp_path / "t", capacity=3) as topic:
+        topic.put_many([1, 2])
+        with topic.subscribe("only", start) as only:
+            if start == "oldest":
+                assert only.get_many(2) == [1, 2]
+            topic.put_many([3, 4])
+            topic.remove_label("only")
+        assert topic.qsize() == 2
+        topic.put(5)
+        assert topic.full()
+        with topic.subscribe("other") as other:
+            assert other.get_many(9) == [3, 4, 5]
+            assert (other.missed, other.stats().acknowledged) == (0, 3)
+        assert topic.qsize() == 0
+
+
+def test_a_new_label_gets_at_what_is_new_behind_many_old_segments(tmp_path: Path) -> None:
+    with segq.Topic(tmp_path / "t", segment_items=2) as topic, topic.subscribe("idle"):
+        topic.put_many(range(2))
+        for n in range(50):
+            topic.put_many([n, n])
+        with topic.subscribe("new", "next") as new:
+            topic.put("here")
+            assert new.get(timeout=5) == "here"
+            assert new.empty()
+            assert new.stats().acknowledged == 1
+
+
+def test_a_segment_that_was_there_before_a_label_is_not_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    with segq.Topic(path) as topic:
+        topic.put("before")
+    early, late = segq.Subscription(path, "early"), segq.Subscription(path, "late", "next")
+    with late, early, segq.Topic(path) as topic:
+        with pytest.raises(segq.Empty):
+            late.get(block=False)
+        topic.put("after")
+        assert late.get(timeout=5) == "after"
+        assert sorted(early.get(timeout=5) for _ in range(2)) == ["after", "before"]
+
+
+def test_a_segment_stays_of_which_all_but_the_last_item_had_expired_when_its_only_label_began(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    with segq.Topic(path) as topic:
+        topic.put("short", ttl=0.001)
+        topic.put("long")
+        until(lambda: topic.qsize() == 1, 5, "one has expired")
+    with segq.Topic(path), segq.Subscription(path, "a") as a, segq.Subscription(path, "b") as b:
+        assert [a.get(timeout=5), b.get(timeout=5)] == ["long", "long"]
+        assert (a.missed, b.missed) == (0, 0)
