@@ -115,16 +115,17 @@ class Labels:
         if generation != self._ledgers_of:
             self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if ledger is not None}
             self._ledgers_of = generation
-        key = (label.id, name.identity)
-        if key not in self._ledgers:
-            try:
-                ledger: Ledger | None = Ledger.open(os.path.join(path, fmt.label_ledger(label.id)), source)
-            except (FileNotFoundError, DamagedError):
-                ledger = None
-            if ledger is not None:
-                ledger.close()  # the mapping stays
-            self._ledgers[key] = ledger
-        return self._ledgers[key]
+        key, ledgers = (label.id, name.identity), self._ledgers  # another thread may put another there
+        if key in ledgers:
+            return ledgers[key]
+        try:
+            ledger = Ledger.open(os.path.join(path, fmt.label_ledger(label.id)), source)
+        except (FileNotFoundError, DamagedError):
+            ledgers[key] = None
+            return None
+        ledger.close()  # the mapping stays
+        ledgers[key] = ledger
+        return ledger
 
     def forget_segments(self, present: set[str]) -> None:
         """Lets go of ledgers of segments that are gone."""

@@ -117,6 +117,7 @@ class TopicCatalog(Catalog):
         return label
 
     def _begun_now(self, text: str, start: str, time_of: Callable[[SegmentName, int], float]) -> Label:
+        self.sweep()  # what is gone is not booked for the new label
         names = self.listed()
         before: dict[SegmentName, bytes] = {}
         ledgers: dict[SegmentName, Ledger] = {}
