@@ -138,7 +138,7 @@ class TopicCatalog(Catalog):
             before = {name: b"\1" * len(mask) for name, mask in before.items()}
         if last is not None:
             _, name, i = last
-            before[name] = b"\1" * i + b"\0"
+            before[name] = (b"\1" * i + b"\0").ljust(len(before[name]), b"\1")
         starts: dict[str, int] = {}
         label_id = fmt.new_label_id()
         for name, mask in before.items():

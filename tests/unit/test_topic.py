@@ -791,3 +791,15 @@ def test_a_segment_stays_of_which_all_but_the_last_item_had_expired_when_its_onl
     with segq.Topic(path), segq.Subscription(path, "a") as a, segq.Subscription(path, "b") as b:
         assert [a.get(timeout=5), b.get(timeout=5)] == ["long", "long"]
         assert (a.missed, b.missed) == (0, 0)
+
+
+def test_what_had_expired_behind_the_newest_item_when_a_label_began_is_not_missed(tmp_path: Path) -> None:
+    with segq.Topic(tmp_path / "t") as topic:
+        topic.put_many(["old", "newest"])
+        topic.put("short", ttl=0.001)
+        until(lambda: topic.qsize() == 2, 5, "one has expired")
+        with topic.subscribe("a", "newest") as a:
+            assert a.missed == 0
+            assert a.get(timeout=5) == "newest"
+            assert a.lag.items == 0
+            assert a.missed == 0
