@@ -127,11 +127,7 @@ class Catalog:
 
     def locate(self, name: SegmentName) -> SegmentName | None:
         """The segment under the name it has now; None if it is gone."""
-        for state in (name.state, State.LOADING, State.READY, State.CHOSEN):
-            candidate = name.in_state(state)
-            if os.path.isdir(self.path(candidate)):
-                return candidate
-        return None
+        return fs.locate(self.queue, name)
 
     def ledger(self, name: SegmentName) -> Ledger | None:
         """Opens the ledger of a segment wherever it is by now; None if the segment is gone. Raises DamagedError."""

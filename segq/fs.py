@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 from segq import format as fmt
 from segq.errors import DamagedError, NetworkFileSystemError, NotAQueueError, StorageError, UnsafeDirectoryError
+from segq.format import SegmentName, State
 
 _REMEDY = {
     errno.ENOSPC: "the disk is full; free some space and try again",
@@ -69,6 +70,15 @@ def make_queue_directory(path: str) -> None:
 def listing(path: str) -> list[str]:
     with storage_errors(path):
         return os.listdir(path)
+
+
+def locate(queue: str, name: SegmentName) -> SegmentName | None:
+    """A segment under the name it has now; None if it is gone."""
+    for state in (name.state, State.LOADING, State.READY, State.CHOSEN):
+        candidate = name.in_state(state)
+        if os.path.isdir(os.path.join(queue, str(candidate))):
+            return candidate
+    return None
 
 
 def read_file(path: str, most: int = 1 << 20) -> bytes:

@@ -109,33 +109,42 @@ class Labels:
 
     # --- what they have done with a segment ---
 
-    def ledger(self, label: Label, name: SegmentName, path: str, source: Ledger) -> Ledger | None:
+    def ledger(self, label: Label, name: SegmentName, source: Ledger) -> Ledger | None:
         """The label's ledger of a segment, to look at; None if it has not begun with it."""
         generation = self._index.generation
         if generation != self._ledgers_of:
-            self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if ledger is not None}
+            self._ledgers = {key: ledger for key, ledger in list(self._ledgers.items()) if ledger is not None}
             self._ledgers_of = generation
         key, ledgers = (label.id, name.identity), self._ledgers  # another thread may put another there
         if key in ledgers:
             return ledgers[key]
-        try:
-            ledger = Ledger.open(os.path.join(path, fmt.label_ledger(label.id)), source)
-        except (FileNotFoundError, DamagedError):
-            ledgers[key] = None
-            return None
-        ledger.close()  # the mapping stays
-        ledgers[key] = ledger
-        return ledger
+        place: SegmentName | None = name
+        while place is not None:
+            path = os.path.join(self._queue, str(place))
+            try:
+                ledger = Ledger.open(os.path.join(path, fmt.label_ledger(label.id)), source)
+            except DamagedError:
+                break
+            except FileNotFoundError:
+                if os.path.isdir(path):
+                    break
+                place = fs.locate(self._queue, name)  # it was renamed meanwhile; that is not to be mistaken for not begun
+            else:
+                ledger.close()  # the mapping stays
+                ledgers[key] = ledger
+                return ledger
+        ledgers[key] = None
+        return None
 
     def forget_segments(self, present: set[str]) -> None:
         """Lets go of ledgers of segments that are gone."""
-        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key[1] in present}
+        self._ledgers = {key: ledger for key, ledger in list(self._ledgers.items()) if key[1] in present}
 
-    def over(self, name: SegmentName, path: str, source: Ledger) -> bytes:
+    def over(self, name: SegmentName, source: Ledger) -> bytes:
         """For each item of a segment a 1 if no label will be handed it (again), a 0 else (or if there is no label)."""
-        return self.over_of(self.all(), name, path, source)
+        return self.over_of(self.all(), name, source)
 
-    def over_of(self, labels: list[Label], name: SegmentName, path: str, source: Ledger) -> bytes:
+    def over_of(self, labels: list[Label], name: SegmentName, source: Ledger) -> bytes:
         """The same as far as these labels go."""
         items = source.published
         both = source.over_mask(items)
@@ -143,38 +152,38 @@ class Labels:
             return both
         every = (1 << 8 * items) - 1
         for label in labels:
-            ledger = self.ledger(label, name, path, source)
+            ledger = self.ledger(label, name, source)
             mask = ledger.over_mask(items) if ledger is not None else (b"\1" * label.start_in(name)).ljust(items, b"\0")
             every &= int.from_bytes(mask, "little")
             if not every:
                 return both
         return (every | int.from_bytes(both, "little")).to_bytes(items, "little")
 
-    def finished(self, name: SegmentName, path: str, source: Ledger) -> bool:
+    def finished(self, name: SegmentName, source: Ledger) -> bool:
         """Whether every label (and there is one) is done with every item of a segment."""
         labels = self.all()
         items = source.published
         for label in labels:
-            ledger = self.ledger(label, name, path, source)
+            ledger = self.ledger(label, name, source)
             if ledger is None and 0 in source.over_mask(items)[label.start_in(name) :]:
                 return False
             if ledger is not None and ledger.done() < items and 0 in self._with_gone(ledger, source, items):
                 return False
         return bool(labels)
 
-    def in_hand(self, name: SegmentName, path: str, source: Ledger) -> bool:
+    def in_hand(self, name: SegmentName, source: Ledger) -> bool:
         """Whether somebody has an item of a segment that is not acknowledged yet."""
-        ledgers = (self.ledger(label, name, path, source) for label in self.all())
+        ledgers = (self.ledger(label, name, source) for label in self.all())
         return any(ledger is not None and ledger.handed() for ledger in ledgers)
 
     def _with_gone(self, ledger: Ledger, source: Ledger, items: int) -> bytes:
         mask = int.from_bytes(ledger.over_mask(items), "little") | int.from_bytes(source.over_mask(items), "little")
         return mask.to_bytes(items, "little")
 
-    def census(self, label: Label, name: SegmentName, path: str, source: Ledger) -> Census:
+    def census(self, label: Label, name: SegmentName, source: Ledger) -> Census:
         """How the items of a segment stand with a label."""
         gone = source.over_mask(source.published)
-        ledger = self.ledger(label, name, path, source)
+        ledger = self.ledger(label, name, source)
         if ledger is not None:
             return ledger.census(gone)
         start = label.start_in(name)

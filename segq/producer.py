@@ -30,7 +30,8 @@ _SLEEPERS, _SHUTDOWN = int(IndexWord.ITEMS_SLEEPERS), int(IndexWord.SHUTDOWN)
 # Room reserved ahead at once, at most, and at most this share of what is free: with 16 producers reserving at the same
 # time half of it is still free.
 _AHEAD_ITEMS, _AHEAD_BYTES, _AHEAD_SHARE = 4096, 1 << 20, 32
-_RECALL_SECONDS = 0.1  # how long unused room of others is waited for before the queue is called full
+_RECALL_SECONDS = 1.0  # how long unused room of others is waited for before the queue is called full: a busy machine's time
+_DEAD_SECONDS = 0.1  # and how long before a look whether they are dead
 _RECALL_LOOK = 0.0005
 _PASS_ON_SECONDS = 0.001  # two producers that both need more than there is must not wake each other without pause
 
@@ -262,14 +263,16 @@ class Producer:
 
     def _recall_and_store(self, data: list[bytes], size: int, ttl_ms: int) -> bool:
         """Room that others have reserved and not used is room: it is asked for before the queue is called full."""
-        end = time.monotonic() + _RECALL_SECONDS
+        begun, looked = time.monotonic(), False
         while True:
             if self._store(data, size, ttl_ms):
                 return True
-            if not self._others_idle():
+            if not self._others_idle() or time.monotonic() > begun + _RECALL_SECONDS:
                 return False
-            if time.monotonic() > end:  # whoever holds it does not answer: dead, perhaps
-                return bool(rescue.rescue(self._catalog, self._owner.slot)) and self._store(data, size, ttl_ms)
+            if not looked and time.monotonic() > begun + _DEAD_SECONDS:
+                looked = True
+                rescue.rescue(self._catalog, self._owner.slot)
+                continue
             recall(self._index)
             time.sleep(_RECALL_LOOK)
 

@@ -194,10 +194,9 @@ def label_stats(catalog: TopicCatalog, label: Label, time_of: Callable[[SegmentN
             if source is None:
                 continue
             source.lapse(now_ms())
-            path = catalog.path(name)
-            census = catalog.labels.census(label, name, path, source)
+            census = catalog.labels.census(label, name, source)
             counts = [a + b for a, b in zip(counts, census[:4], strict=True)]
-            ledger = catalog.labels.ledger(label, name, path, source)
+            ledger = catalog.labels.ledger(label, name, source)
             redelivered += ledger.redelivered() if ledger is not None else 0
             if oldest is None and census.first >= 0:
                 oldest = (name, census.first)

@@ -62,21 +62,21 @@ class TopicCatalog(Catalog):
             return False
         ledger.lapse(now)
         if ledger.lapsed(now) or ledger.done() == ledger.published:
-            return not self.labels.in_hand(name, self.path(name), ledger)
-        return self._settings.retain == "until-acked" and self.labels.finished(name, self.path(name), ledger)
+            return not self.labels.in_hand(name, ledger)
+        return self._settings.retain == "until-acked" and self.labels.finished(name, ledger)
 
     def all_done(self, name: SegmentName, ledger: Ledger, begin: int, end: int) -> bool:
         """As all labels there are; one that comes later begins behind what they are done with."""
         if self._settings.retain == "ttl" or not self.labels.all():
             return ledger.all_done(begin, end)
-        ledgers = [self.labels.ledger(label, name, self.path(name), ledger) for label in self.labels.all()]
+        ledgers = [self.labels.ledger(label, name, ledger) for label in self.labels.all()]
         return all(held is not None and held.all_done(begin, end) for held in ledgers)
 
     def gone(self, name: SegmentName, ledger: Ledger) -> tuple[int, int]:
         ledger.lapse(now_ms())
         if self._settings.retain == "ttl":
             return super().gone(name, ledger)
-        over = self.labels.over(name, self.path(name), ledger)
+        over = self.labels.over(name, ledger)
         return over.count(1), ledger.bytes_of(over, 0, fmt.ONES)
 
     def holders(self, name: SegmentName) -> Iterator[Ledger]:
@@ -128,7 +128,7 @@ class TopicCatalog(Catalog):
             ledger.lapse(now_ms())
             kept = self._settings.retain == "ttl"
             published = ledger.published
-            over = ledger.over_mask(published) if kept else self.labels.over(name, self.path(name), ledger)[:published]
+            over = ledger.over_mask(published) if kept else self.labels.over(name, ledger)[:published]
             ledgers[name], before[name] = ledger, over
         last: tuple[float, SegmentName, int] | None = None
         if start == "newest":
@@ -190,7 +190,7 @@ class TopicCatalog(Catalog):
         for name in self.listed():
             ledger = self.mapped(name)
             if ledger is not None:
-                ledger.waive(self.labels.over_of(labels, name, self.path(name), ledger))
+                ledger.waive(self.labels.over_of(labels, name, ledger))
 
     # --- the end of a segment ---
 
@@ -259,7 +259,7 @@ class TopicCatalog(Catalog):
             if ledger is not None and self.finished(name, ledger):
                 self.retire(name, ledger)
         present = {name.identity for name in names}
-        self._mapped = {identity: ledger for identity, ledger in self._mapped.items() if identity in present}
+        self._mapped = {identity: ledger for identity, ledger in list(self._mapped.items()) if identity in present}
         self.labels.forget_segments(present)
 
     def make_room(self) -> bool:

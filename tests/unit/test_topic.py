@@ -803,3 +803,21 @@ def test_what_had_expired_behind_the_newest_item_when_a_label_began_is_not_misse
             assert a.get(timeout=5) == "newest"
             assert a.lag.items == 0
             assert a.missed == 0
+
+
+def test_a_label_that_began_with_a_segment_is_not_taken_for_one_that_did_not_when_the_segment_was_renamed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "t"
+    with segq.Topic(path) as topic, topic.subscribe("a") as a:
+        topic.put_many([1, 2])
+        message = a.receive(timeout=5)
+        catalog = topic._parts.catalog
+        (seen,) = catalog.listed()
+        source, label = catalog.mapped(seen), catalog.labels.find("a")
+        topic._producer.roll()
+        (now,) = catalog.listed()
+        assert (seen.state, now.state) == ("loading", "chosen")
+        assert catalog.labels.in_hand(seen, source), "as seen by somebody whose list was of the moment before"
+        assert catalog.labels.ledger(label, seen, source) is not None
+        message.ack()
