@@ -13,6 +13,8 @@ class Scale:
     repetitions: int
     single: int
     batch: int
+    durable: int
+    """For contestants that commit each item to a database: a hundred times slower than the others."""
     latency: int
     large: int
     backlog_small: int
@@ -35,6 +37,7 @@ SCALES = {
             repetitions=1,
             single=400,
             batch=4_000,
+            durable=20,
             latency=40,
             large=4,
             backlog_small=3_000,
@@ -51,6 +54,7 @@ SCALES = {
             repetitions=3,
             single=100_000,
             batch=400_000,
+            durable=1_000,
             latency=1_200,
             large=96,
             backlog_small=10_000,
@@ -67,6 +71,7 @@ SCALES = {
             repetitions=7,
             single=500_000,
             batch=2_000_000,
+            durable=10_000,
             latency=5_000,
             large=512,
             backlog_small=10_000,

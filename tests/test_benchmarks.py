@@ -74,9 +74,9 @@ def test_every_entrant_has_raw_repetitions_with_a_summary_of_them(record: dict[s
     workload = WORKLOADS[name]
     entrants = record["workloads"][name]["entrants"]
     assert list(entrants) == [entrant.label for entrant in workload.entrants]
-    for entrant in entrants.values():
+    for label, entrant in entrants.items():
         if entrant["skipped"]:
-            assert not _segq_is_here()
+            assert "not installed" in entrant["skipped"] or (label.startswith("segq") and not _segq_is_here())
             continue
         assert entrant["survives"]
         (repetition,) = entrant["repetitions"]

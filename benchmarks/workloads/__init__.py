@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.adapters import Settings
 from benchmarks.payload import BytesPayload, DictPayload
 from benchmarks.target import Target
+from benchmarks.workloads.alone import Alone
 from benchmarks.workloads.backlog import Backlog
 from benchmarks.workloads.ceiling import Ceiling
 from benchmarks.workloads.contract import Arena, Entrant, Repetition, Workload
@@ -16,10 +17,15 @@ from benchmarks.workloads.transfer import Transfer
 __all__ = ["WORKLOADS", "Arena", "Entrant", "Repetition", "Workload"]
 
 SEGQ, PEER, PLAIN, SYNCED = "segq", "multiprocessing.Queue", "plain write", "plain write, synced"
-SMALL, LARGE = BytesPayload(100), BytesPayload(1 << 20)
+SMALL, MIDDLE, LARGE = BytesPayload(100), BytesPayload(1 << 10), BytesPayload(1 << 20)
 RAW = Settings(serializer="raw")
 FAR_FROM_FULL = 1 << 30
 LABELS = (1, 2, 8)
+IN_MEMORY = ("multiprocessing.SimpleQueue", "faster-fifo")
+IN_BATCHES = ("faster-fifo", "nque", "turbo-queue")
+DURABLE = ("litequeue", "diskcache.Deque", "localqueue", "nque")
+ROCKSQ = "RocksQ"
+PERSIST_QUEUE = ("persist-queue, file", "persist-queue, SQLite", "persist-queue, SQLite ack")
 
 peer = Entrant(label=PEER, adapter=PEER)
 segq = Entrant(label=SEGQ, adapter=SEGQ, settings=RAW)
@@ -50,6 +56,34 @@ _programme: tuple[Workload, ...] = (
         entrants=(Entrant(label=SEGQ, adapter=SEGQ, settings=RAW, mode="batch", items=lambda scale: scale.batch), peer),
         items=lambda scale: scale.single,
         targets=(Target(metric="rate", of=SEGQ, against=PEER, at_least=5),),
+    ),
+    Transfer(
+        name="peers",
+        title="single, beside other queues for processes",
+        payload=SMALL,
+        entrants=(
+            segq,
+            peer,
+            *(Entrant(label=name, adapter=name) for name in (*IN_MEMORY, "turbo-queue")),
+            *(Entrant(label=name, adapter=name, items=lambda scale: scale.durable) for name in DURABLE),
+        ),
+        items=lambda scale: scale.single,
+        targets=(
+            *(Target(metric="rate", of=SEGQ, against=name, at_least=1) for name in (*IN_MEMORY, "turbo-queue")),
+            *(Target(metric="rate", of=SEGQ, against=name, at_least=50) for name in DURABLE),
+        ),
+    ),
+    Transfer(
+        name="peers-batch",
+        title="a thousand at a time, beside other queues for processes",
+        payload=SMALL,
+        entrants=(
+            Entrant(label=SEGQ, adapter=SEGQ, settings=RAW, mode="batch", items=lambda scale: scale.batch),
+            *(Entrant(label=name, adapter=name, mode="batch") for name in IN_BATCHES[:-1]),
+            Entrant(label=IN_BATCHES[-1], adapter=IN_BATCHES[-1]),  # batches of its own making
+        ),
+        items=lambda scale: scale.single,
+        targets=tuple(Target(metric="rate", of=SEGQ, against=name, at_least=4) for name in IN_BATCHES),
     ),
     Latency(
         name="latency",
@@ -130,6 +164,26 @@ _programme: tuple[Workload, ...] = (
             *(Target(metric="rate", of=f"segq, {n}", against=f"RocksQ, {n}", at_least=5) for n in LABELS[:1]),
             Target(metric="producer_cpu", of=f"segq, {LABELS[-1]}", against=f"segq, {LABELS[0]}", at_most=1.1),
         ),
+    ),
+    *(
+        Alone(
+            name=name,
+            title=f"all put, then all taken by one process, {what}",
+            payload=payload,
+            entrants=(
+                Entrant(label=SEGQ, adapter=SEGQ, settings=RAW, mode=mode),
+                Entrant(label=ROCKSQ, adapter=ROCKSQ, mode=mode),
+                *(Entrant(label=other, adapter=other, items=lambda scale: scale.durable) for other in others),
+            ),
+            items=items,
+            targets=(Target(metric="rate", of=SEGQ, against=ROCKSQ, at_least=least),),
+        )
+        for name, what, payload, mode, others, items, least in (
+            ("alone", "100 B", SMALL, "single", PERSIST_QUEUE, lambda scale: scale.single, 4),
+            ("alone-batch", "a thousand of 100 B at a time", SMALL, "batch", (), lambda scale: scale.single, 8),
+            ("alone-1KiB", "1 KiB", MIDDLE, "single", (), lambda scale: scale.single // 4, 4),
+            ("alone-1MiB", "1 MiB", LARGE, "single", (), lambda scale: scale.large, 3),
+        )
     ),
     Idle(
         name="idle",
