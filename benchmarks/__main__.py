@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, record, report
+from benchmarks import comparison, machine, plot, record, report
 from benchmarks.runner import Outcome, Runner
 from benchmarks.scale import SCALES
 from benchmarks.workloads import WORKLOADS, Workload
@@ -30,8 +31,12 @@ IN_MEMORY = ("tmpfs", "ramfs")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; returns 0 when every account closed (whatever the speed), 1 when an entrant failed, 130 on Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    if given[:1] == ["compare"]:
+        return _compare(given[1:], console)
+    if given[:1] == ["plot"]:
+        return _plot(given[1:], console)
+    options = _parser().parse_args(given)
     if options.list:
         for workload in WORKLOADS.values():
             console.print(f"{workload.name:12} {workload.title}", highlight=False, soft_wrap=True)
@@ -53,6 +58,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record.save(saved, path)
     console.print(f"Saved to {path}", highlight=False, soft_wrap=True)
     return int(saved["failed"])
+
+
+def _compare(given: Sequence[str], console: Console) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks compare", description="What changed from one run to another.")
+    parser.add_argument("before", type=_run)
+    parser.add_argument("after", type=_run)
+    options = parser.parse_args(given)
+    console.print(comparison.table(options.before, options.after))
+    return 0
+
+
+def _plot(given: Sequence[str], console: Console) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks plot", description="A picture of each workload of a run.")
+    parser.add_argument("run", type=_run)
+    parser.add_argument("--to", type=Path, default=RESULTS / "plots", metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--kind", choices=("svg", "png"), default="svg")
+    options = parser.parse_args(given)
+    try:
+        drawn = plot.draw(options.run, options.to, options.kind)
+    except ImportError as error:
+        parser.error(f"pictures need matplotlib ({error}): pip install '.[bench]'")
+    for path in drawn:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _run(text: str) -> dict[str, Any]:
+    try:
+        return comparison.load(Path(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _race(runner: Runner, workloads: Sequence[Workload], console: Console) -> list[Outcome]:
@@ -93,7 +129,11 @@ def _complain(console: Console, outcomes: Sequence[Outcome]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Race segq against its like.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Race segq against its like.",
+        epilog="compare A.json B.json and plot RUN.json look at saved runs.",
+    )
     parser.add_argument("--quick", action="store_true", help="under a minute; the same as --scale quick")
     parser.add_argument("--scale", choices=SCALES, default="full", help="how much work (default: %(default)s)")
     parser.add_argument(

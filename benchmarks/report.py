@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.adapters import adapter_named
 from benchmarks.metric import METRICS
 from benchmarks.runner import Outcome
 from benchmarks.sample import Summary
@@ -29,6 +30,9 @@ def detail(outcome: Outcome) -> Table:
     for name in columns:
         metric = METRICS[name]
         table.add_column(f"{metric.title}\n{metric.unit}", justify="right")
+    several = len({entrant.adapter for entrant in workload.entrants}) > 1
+    if several:
+        table.add_column("survives SIGKILL", max_width=32)
     for entrant in workload.entrants:
         own = summaries.get(entrant.label, {})
         label = Text(entrant.label)
@@ -36,7 +40,8 @@ def detail(outcome: Outcome) -> Table:
             label.append("\nfailed", "bold red")
         elif entrant.label in outcome.skipped:
             label.append("\nskipped", "yellow")
-        table.add_row(label, *(_cell(name, own.get(name)) for name in columns))
+        survives = adapter_named(entrant.adapter).survives if entrant.label not in outcome.skipped else ""
+        table.add_row(label, *(_cell(name, own.get(name)) for name in columns), *([survives] if several else []))
     return table
 
 

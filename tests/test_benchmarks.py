@@ -17,7 +17,7 @@ from filelock import FileLock
 
 pytest.importorskip("rich", reason="the benchmarks draw their tables with rich")
 
-from benchmarks import account, payload, sample, target
+from benchmarks import account, comparison, payload, plot, sample, target
 from benchmarks.__main__ import main
 from benchmarks.adapters import Settings, UnavailableError, adapter_named
 from benchmarks.crew import CONTEXT, Crew, StartLine, WorkerError
@@ -314,3 +314,41 @@ def test_a_workload_runs_in_an_arena_of_its_own(tmp_path: Path) -> None:
     repetition = WORKLOADS["single"].run(entrant, Arena(directory=tmp_path, scale=TINY))
     assert repetition.metrics["rate"] > 0
     assert target.Verdict(target=Target(metric="rate", of="a", at_least=1), value=2).met
+
+
+# --- looking at saved runs --------------------------------------------------------------------------------------------
+
+
+def run_of(rates: tuple[float, float, float], p50s: tuple[float, float, float]) -> dict[str, Any]:
+    def summary(of: tuple[float, float, float]) -> dict[str, float]:
+        return {"low": of[0], "median": of[1], "high": of[2], "repetitions": 3}
+
+    entrants = {"segq": {"summary": {"rate": summary(rates), "p50": summary(p50s), "unknown": summary(rates)}}}
+    return {"format": 1, "workloads": {"single": {"title": "t", "entrants": entrants}}}
+
+
+def test_a_comparison_says_better_or_worse_only_where_the_ranges_lie_apart() -> None:
+    before, after = run_of((90, 100, 110), (5, 6, 7)), run_of((120, 130, 140), (8, 9, 10))
+    found = {name: comparison.judgement(name, old, new).plain for _, _, name, old, new in comparison.pairs(before, after)}
+    assert found == {"rate": "better", "p50": "worse"}
+    near = run_of((100, 120, 140), (2, 3, 5))
+    assert {comparison.judgement(name, old, new).plain for _, _, name, old, new in comparison.pairs(before, near)} == {""}
+
+
+def test_two_saved_runs_are_compared_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, record in (("a", run_of((90, 100, 110), (5, 6, 7))), ("b", run_of((190, 200, 210), (5, 6, 7)))):
+        (tmp_path / name).write_text(json.dumps(record))
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "2.00" in capsys.readouterr().out
+    (tmp_path / "b").write_text("{}")
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert ended.value.code == 2
+    assert "not a saved run" in capsys.readouterr().err
+
+
+def test_a_picture_is_drawn_of_each_workload(record: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures are drawn with matplotlib")
+    drawn = plot.draw(record, tmp_path)
+    assert [path.stem for path in drawn] == list(WORKLOADS)
+    assert all(path.read_text().count("<svg") == 1 for path in drawn)
