@@ -12,6 +12,21 @@ from segq.index import Bell, Index
 from segq.mapped import MappedFile
 
 
+def read(path: str) -> tuple[str, str, int, dict[str, int], bool]:
+    """(label, id, cut, starts, whether a booking is half done) of a label's file, which is only looked at.
+
+    Raises FileNotFoundError or DamagedError.
+    """
+    file = MappedFile.look(path, fmt.PAGE)
+    file.close()
+    words, size = file.words, file.words[LabelWord.SIZE]
+    if words[LabelWord.MAGIC] != fmt.LABEL_MAGIC or file.size < fmt.PAGE + size:
+        raise DamagedError(f"{path} is not a label's file", path=path)
+    booked = (words[LabelWord.DONE], words[LabelWord.MISSED])
+    half_done = words[LabelWord.JOURNAL] != 0 and booked != (words[LabelWord.DONE_AFTER], words[LabelWord.MISSED_AFTER])
+    return *fmt.decode_label(bytes(file.view[fmt.PAGE : fmt.PAGE + size]), path), half_done
+
+
 class Label:
     """One handle's mapping of a label's file."""
 
@@ -80,7 +95,9 @@ class Label:
     def book(self, stamp: int, done: int, missed: int) -> None:
         """Adds a segment's share. Under the structure lock, one segment after the other."""
         words = self.words
-        self.booked(words[LabelWord.JOURNAL])
+        if last := words[LabelWord.JOURNAL]:
+            self.booked(last)
+        words[LabelWord.JOURNAL] = 0  # or a death before the new stamp would have the new sums taken for the last segment's
         words[LabelWord.DONE_AFTER] = words[LabelWord.DONE] + done
         words[LabelWord.MISSED_AFTER] = words[LabelWord.MISSED] + missed
         words[LabelWord.JOURNAL] = stamp

@@ -131,6 +131,13 @@ class Ledger(LedgerView):
             self.expires[begin : begin + count] = memoryview(array("Q", [expires_at]) * count)
             self.words[_LAPSE] = max(self.words[_LAPSE], expires_at)
 
+    def reveal(self) -> int:
+        """Makes items findable that were given back and not counted; returns how many."""
+        with self.lock:
+            found = self.hidden()
+            self.words[_RETURNED] += found
+            return found
+
     def sync(self) -> None:
         self._file.sync()
 
@@ -389,7 +396,3 @@ class Ledger(LedgerView):
             gone = self.source is not None and self.source.states[i] == _MISSED_BYTE
             self.states[i] = _MISSED_BYTE if gone else 0
         return len(items)
-
-    def close(self) -> None:
-        """Lets go of the descriptor (and with it of the lock); views already taken stay readable."""
-        self._file.close()

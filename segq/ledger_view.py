@@ -85,6 +85,20 @@ class LedgerView:
         self._allocated = 0
         self._claimed = CLAIMED * LEDGER_STEP
 
+    @classmethod
+    def look(cls, path: str, source: LedgerView | None = None) -> LedgerView:
+        """Opened for reading only: for those who must not change anything. Raises FileNotFoundError or DamagedError."""
+        file = MappedFile.look(path, fmt.PAGE)
+        try:
+            return cls(file, source)
+        except DamagedError:
+            file.close()
+            raise
+
+    def close(self) -> None:
+        """Lets go of the descriptor (and with it of the lock); views already taken stay readable."""
+        self._file.close()
+
     @property
     def owner(self) -> int:
         return self.stored[_OWNER]
@@ -253,6 +267,20 @@ class LedgerView:
         """When (monotonic seconds) the first lease in this segment runs out; None if none is running."""
         deadlines = self.deadlines
         return min((deadlines[i] for i in self._held()), default=None) if deadlines is not None else None
+
+    def holders(self) -> dict[int, int]:
+        """Slots that have items claimed or in hand, and how many."""
+        found: dict[int, int] = {}
+        for i in self._held():
+            found[self.owners[i]] = found.get(self.owners[i], 0) + 1
+        return found
+
+    def hidden(self) -> int:
+        """Items given back that no claim will ever look for: free, below `next`, and not counted there. Under the lock."""
+        words = self.words
+        if words[_RETURNED]:
+            return 0
+        return self._map[self.layout.states : self.layout.states + min(words[_NEXT], self._known())].count(FREE)
 
     def _held(self) -> list[int]:
         base = self._prefix
