@@ -25,6 +25,7 @@ from segq.message import Message
 from segq.place import kind_of, remove
 from segq.problem import Problem, Quarantined, Report
 from segq.queue import Queue
+from segq.salvage import Salvaged, salvage
 from segq.serializers import Serializer
 from segq.settings import Settings
 from segq.stats import LabelStats, OwnerStats, Stats
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ClosedError", "DamagedError", "Empty", "FormatVersionError", "Full", "ItemTooLarge", "LabelRemoved", "LabelStats", "Lag",
     "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem", "Quarantined", "Queue", "QueueError",
-    "ReceiptError", "Report", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError", "ShutDown",
-    "Stats", "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check", "kind_of", "remove",
+    "ReceiptError", "Report", "Salvaged", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError",
+    "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check",
+    "kind_of", "remove", "salvage",
 ]  # fmt: skip

@@ -26,9 +26,13 @@ _ALL_THERE_IS = 1 << 40  # more items than any segment can have
 class Contents:
     """The items of one segment. `trouble` tells what could not be read, once it was read."""
 
-    def __init__(self, path: str, published: int | None, *, thorough: bool = False) -> None:
-        """`published`: the ledger's word, read before; None if there is no ledger. Raises FileNotFoundError."""
+    def __init__(self, path: str, published: int | None, *, thorough: bool = False, beyond: bool = False) -> None:
+        """`published`: the ledger's word, read before; None if there is no ledger. Raises FileNotFoundError.
+
+        `beyond`: blocks may hold more than the ledger knows (power failed since).
+        """
         self._path, self._published, self._thorough = path, published, thorough
+        self._end = _ALL_THERE_IS if published is None or beyond else published
         self._directory = Directory(path)
         self._blob: BlobReader | None = None
         self.trouble: list[str] = []
@@ -68,7 +72,7 @@ class Contents:
         following = 0
         for block in sorted(self._blocks(), key=lambda block: block.first):
             begin = max(block.first, following)
-            end = min(block.first + block.count, _ALL_THERE_IS if self._published is None else self._published)
+            end = min(block.first + block.count, self._end)
             if begin >= end:
                 continue
             expires = fmt.expiries(block.runs, block.count)

@@ -9,16 +9,16 @@ living are in the middle of shows as what it is.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import time
 
 from segq import format as fmt
-from segq import fs, label, process
+from segq import fs, process
 from segq.contents import Contents
 from segq.errors import DamagedError, StorageError
 from segq.format import IndexWord, SegmentName, State
+from segq.label import SeenLabel
 from segq.ledger_view import LedgerView, now_ms
 from segq.locks import FileMutex, LookingLock
 from segq.mapped import MappedFile
@@ -33,19 +33,6 @@ _FILES = re.compile(
     r"|rocksdict-config\.json|lost|archive"
 )
 _LABEL_LEDGER = re.compile(r"ledger\.([0-9a-f]{8})")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SeenLabel:
-    """A label as its file describes it."""
-
-    text: str
-    id: str
-    cut: int
-    starts: dict[str, int]
-
-    def start_in(self, name: SegmentName) -> int:
-        return self.starts.get(name.identity, 0) if name.stamp <= self.cut else 0
 
 
 class Examination:
@@ -171,19 +158,19 @@ class Examination:
                 self._add("leftover", where, "left by a process that died while it made a label", "delete it", severity=NOTE)
                 continue
             try:
-                text, label_id, cut, starts, half_booked = label.read(os.path.join(place, entry))
+                label = SeenLabel.read(os.path.join(place, entry))
             except FileNotFoundError:
                 continue
             except DamagedError as error:
                 what = f"a label's file that cannot be read: {error}"
                 self._add("label", where, what, "move it to quarantine: its consumers begin anew")
                 continue
-            self._labels.append(SeenLabel(text, label_id, cut, starts))
-            if half_booked:
-                what = f"a process died while it booked a segment for label {text!r}"
+            self._labels.append(label)
+            if label.half_booked:
+                what = f"a process died while it booked a segment for label {label.text!r}"
                 self._add("booking", where, what, "finish it, from the journal in that file", severity=NOTE)
-            if entry != fmt.label_file(text):
-                what = f"is the file of label {text!r}, whose name would be {fmt.label_file(text)}"
+            if entry != fmt.label_file(label.text):
+                what = f"is the file of label {label.text!r}, whose name would be {fmt.label_file(label.text)}"
                 self._add("names", where, what, "renamed by hand? give it its name back")
 
     # --- counters; under the structure lock ---
@@ -455,4 +442,4 @@ def unreadable(path: str, ledger: LedgerView) -> list[int]:
         contents.close()
 
 
-__all__ = ["Examination", "SeenLabel", "unreadable"]
+__all__ = ["Examination", "unreadable"]

@@ -28,6 +28,7 @@ _RETURNED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.RETURNED), int(LedgerWord.LIMIT
 _OVER = DONE + DEAD + MISSED
 _FINISHED = re.compile(rb"[\x02\x04\x05]+")
 _OVER_MASK = bytes(int(bytes([state]) in _OVER) for state in range(256))
+_SETTLED_MASK = bytes(int(bytes([state]) in DONE + MISSED) for state in range(256))
 _LEFT_MASK = bytes(int(bytes([state]) in FREE + CLAIMED + HANDED) for state in range(256))
 _UNHANDED_MASK = bytes(int(bytes([state]) in FREE + CLAIMED) for state in range(256))
 _HELD = re.compile(rb"[\x01\x03]+")
@@ -195,6 +196,10 @@ class LedgerView:
     def over_mask(self, items: int) -> bytes:
         """For each of the first `items` items a 1 if nobody will be handed it (again), else a 0."""
         return self._known_states()[:items].translate(_OVER_MASK).ljust(items, b"\0")
+
+    def settled_mask(self, items: int) -> bytes:
+        """The same for those that were acknowledged, expired, or were dropped; not for those that could not be read."""
+        return self._known_states()[:items].translate(_SETTLED_MASK).ljust(items, b"\0")
 
     def first_open(self) -> int:
         """The first item that is not over."""
