@@ -177,14 +177,12 @@ class _Mending:
         """Marks what cannot be read, so that nobody waits for it; where that is all, the segment goes to quarantine."""
         if name.state is State.LOADING:
             return
-        held = 0
-        for ledger in self._catalog.holders(name):
-            held += len(ledger.holders())
-            for i in unreadable(self._catalog.path(name), ledger):
-                ledger.bury(i, i + 1, 0)  # what is claimed stays its claimer's, who finds out
-        if problem.kind == "segment" and not held:
+        if problem.kind == "segment" and not any(ledger.holders() for ledger in self._catalog.holders(name)):
             self._catalog.quarantine(name, problem.what)
             return
+        for ledger in self._catalog.holders(name):
+            for i in unreadable(self._catalog.path(name), ledger):
+                ledger.bury(i, i + 1, 0)  # what is claimed stays its claimer's, who finds out
         ledger = Ledger.open(os.path.join(self._catalog.path(name), fmt.LEDGER_FILE))
         self._catalog.retire(name, ledger)
         ledger.close()

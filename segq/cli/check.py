@@ -88,7 +88,7 @@ def _verdict(report: segq.Report, *, fix: bool) -> str:
     errors = sum(problem.severity == "error" for problem in left)
     notes = len(left) - errors
     counted = ", ".join(_counted(count, word) for count, word in ((errors, "error"), (notes, "note")) if count)
-    healing = " (what is noted heals at the next open)" if notes and not errors else ""
+    healing = " (heals at the next open)" if notes and not errors else ""
     return f"{counted}{healing}; `segq check --fix` repairs what can be repaired"
 
 

@@ -88,9 +88,6 @@ def _tell(written: segq.Salvaged, *, acknowledged: bool, to_stderr: bool) -> Non
         click.echo(f"note: {note}", err=to_stderr)
     where = "standard output" if written.out == "-" else written.out
     left = "gone" if acknowledged else "left out; --all takes what is left of them"
-    skipped = f"{written.skipped} acknowledged or expired before ({left})"
-    click.echo(
-        f"{written.read} items read to {where}; {skipped if written.skipped else 'none acknowledged before'};"
-        f" {written.unreadable or 'none'} cannot be read",
-        err=to_stderr,
-    )
+    skipped = f"{written.skipped} acknowledged or expired before ({left})" if written.skipped else "none acknowledged before"
+    items_read = f"{written.read} item{'' if written.read == 1 else 's'} read to {where}"
+    click.echo(f"{items_read}; {skipped}; {written.unreadable or 'none'} unreadable", err=to_stderr)
