@@ -28,7 +28,7 @@ from segq.settings import Settings
 _ATTEMPTS = 8  # to catch a segment under its name; each failure means that somebody renamed it
 _DELETING_SECONDS = 10.0  # a directory that somebody alive is deleting is gone long before
 _FILES = re.compile(
-    r"ledger|batch|blob|ledger\.[0-9a-f]{8}|(?:ledger\.[0-9a-f]{8}|batch)\.new"
+    r"(?:ledger|ledger\.[0-9a-f]{8}|batch)(?:\.new)?|blob"
     r"|CURRENT|IDENTITY|LOCK|LOG|LOG\.old\..*|MANIFEST-\d+|OPTIONS-\d+|\d+\.(?:log|sst|dbtmp)|OPTIONS-\d+\.dbtmp"
     r"|rocksdict-config\.json|lost|archive"
 )

@@ -73,9 +73,13 @@ class Ledger(LedgerView):
             )
             ledger._map[ledger.layout.states : ledger.layout.states + end] = bytes(states)
             ledger.words[_SKIPPED] = there_before.count(1)
-        rename(unfinished, path)
-        file.path = path
+        ledger.appear(path)
         return ledger
+
+    def appear(self, path: str) -> None:
+        """A ledger that was made under another name is there, whole, from now on."""
+        rename(self._file.path, path)
+        self._file.path = path
 
     @classmethod
     def open(cls, path: str, source: Ledger | None = None) -> Ledger:

@@ -21,6 +21,7 @@ from segq.label import Label
 from segq.ledger import Ledger
 from segq.locks import StructureLock
 from segq.problem import Problem
+from segq.segment import SegmentReader
 from segq.settings import Settings
 from segq.topic_catalog import TopicCatalog
 
@@ -131,8 +132,25 @@ class _Mending:
                 self._rebuild(name, error)
             return
         if name.state is not State.LOADING and not ledger.sealed:
-            ledger.seal()
+            self._seal(name, ledger)
         ledger.close()
+
+    def _seal(self, name: SegmentName, ledger: Ledger) -> None:
+        """The name says sealed, the ledger does not, nor may it know of all items: an old one, as power loss leaves it."""
+        path = self._catalog.path(name)
+        if os.path.exists(os.path.join(path, "CURRENT")):
+            try:
+                reader = SegmentReader(path, None)
+                try:
+                    end, expires = reader.end(), reader.expiries(ledger.published)
+                finally:
+                    reader.close()
+            except DamagedError as error:
+                self._catalog.quarantine(name, str(error))
+                return
+            rescue.believe_the_log(path, ledger, max(end, ledger.published), expires)
+        ledger.seal()
+        self._catalog.bell.ring()
 
     def _rebuild(self, name: SegmentName, error: Exception) -> None:
         try:

@@ -26,6 +26,7 @@ from segq.settings import Settings
 
 _BATCH_ITEMS, _BATCH_BYTES = 1000, 1 << 20
 _PART = re.compile(r"(?:ledger|batch|blob)(?:\.[0-9a-f]{8})?(?:\.\d+)?")
+_LABEL_LEDGER = re.compile(r"ledger\.[0-9a-f]{8}")
 _SEGMENT_FILES = re.compile(r"ledger|batch|blob|CURRENT|MANIFEST-\d+|\d+\.(?:log|sst)")
 
 
@@ -250,7 +251,7 @@ class Wreck:
         """A 1 for each item that is nobody's any more."""
         published = ledger.published
         over = int.from_bytes(ledger.settled_mask(published), "little")
-        of_labels = [entry for entry in fs.listing(path) if entry.startswith(f"{fmt.LEDGER_FILE}.")]
+        of_labels = [entry for entry in fs.listing(path) if _LABEL_LEDGER.fullmatch(entry)]
         kept = self._stored is not None and self._stored.retain == "ttl"
         if not kept and self._labels:
             every = (1 << 8 * published) - 1

@@ -31,6 +31,7 @@ STORM = (
     "    n += 1\n"
     "    q.put_many([[os.getpid(), n, k] for k in range(n % 40)]); q.put('single')\n"
     "    q.put(b'x' * 40_000)\n"
+    "    if n % 9 == 0: q.put_many(range(5000))\n"
     "    for m in q.receive_many(60): m.ack() if n % 3 else m.nack()\n"
     "    q.get_many(30)\n"
 )
@@ -169,6 +170,11 @@ def sealed_by_name_only(segment: Path) -> None:
     ledger_of(segment).words[LedgerWord.SEALED] = 0
 
 
+def sealed_by_name_and_behind(segment: Path) -> None:
+    ledger = ledger_of(segment)
+    ledger.words[LedgerWord.SEALED], ledger.words[LedgerWord.PUBLISHED] = 0, 5
+
+
 def room_nobody_can_use(segment: Path) -> None:
     ledger_of(segment).words[LedgerWord.LIMIT] = 1000
 
@@ -194,6 +200,7 @@ def without_owners(segment: Path) -> None:
         (claimed_by_nobody, "claims", 5),
         (given_back_and_not_counted, "counters", 0),
         (sealed_by_name_only, "ledger", 0),
+        (sealed_by_name_and_behind, "ledger", 0),
         (room_nobody_can_use, "counters", 0),
         (ready_and_touched, "names", 2),
         (without_ledger, "ledger", 0),
@@ -257,7 +264,7 @@ def test_a_segment_that_is_a_file_or_there_twice_is_an_error(queue_path: str) ->
     file.touch()
     found = {problem.where: problem.what for problem in segq.check(queue_path).problems if problem.kind == "names"}
     assert "no directory" in found.pop(file.name)
-    assert [True] == ["several names" in what for what in found.values()]
+    assert ["several names" in what for what in found.values()] == [True]
     file.unlink()
     shutil.rmtree(copy)
 
@@ -318,6 +325,21 @@ def test_an_index_that_was_taken_from_under_living_processes_is_an_error(queue_p
         assert kinds(segq.check(queue_path)) == [("index", "error")]
     assert kinds(segq.check(queue_path)) == [("index", "note")]
     assert segq.check(queue_path, fix=True).ok
+
+
+def test_a_death_while_a_ledger_is_rebuilt_loses_nothing(queue_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new ledger had its name before it knew of any item: a segment of no items, which the next would have removed."""
+    place = sealed(queue_path, list(range(20)))
+    (place / "ledger").unlink()
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "allocate", dies)
+        with pytest.raises(KeyboardInterrupt):
+            segq.check(queue_path, fix=True)
+    assert everything(queue_path) == list(range(20))
 
 
 # --- topics -----------------------------------------------------------------------------------------------------------
