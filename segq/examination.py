@@ -76,8 +76,9 @@ class Examination:
             if name is None:
                 if entry not in known:
                     self._stranger(entry)
-            elif not os.path.isdir(os.path.join(self.path, entry)):
-                self._add("names", entry, "has the name of a segment and is no directory", "move it elsewhere by hand")
+            elif not os.path.isdir(place := os.path.join(self.path, entry)):
+                if os.path.lexists(place):  # else somebody has just deleted the rest of it
+                    self._add("names", entry, "has the name of a segment and is no directory", "move it elsewhere by hand")
             elif name.state is State.REMOVED:
                 self._half_deleted(entry)
             else:

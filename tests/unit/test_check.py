@@ -8,7 +8,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,17 @@ from segq.index import Index
 from segq.label import Label
 from segq.ledger import Ledger
 
-# Each item that a process of the storm puts says who put it; it ends when told to, or when it is killed.
+# What each process of the storm does until it is killed; no step of it waits for another process.
 STORM = (
     "n = 0\nwhile True:\n"
     "    n += 1\n"
-    "    q.put_many([[os.getpid(), n, k] for k in range(n % 40)]); q.put('single')\n"
+    "    q.put_many([[os.getpid(), n, k] for k in range(10 + n % 40)]); q.put('single')\n"
     "    q.put(b'x' * 40_000)\n"
-    "    if n % 9 == 0: q.put_many(range(5000))\n"
-    "    for m in q.receive_many(60): m.ack() if n % 3 else m.nack()\n"
-    "    q.get_many(30)\n"
+    "    if n % 9 == 0: q.put_many(range(5000)); q.get_many(4000)\n"
+    "    for m in q.receive_many(8): m.ack() if n % 3 else m.nack()\n"
+    "    q.get_many(4)\n"
+    "    if n == 5: say('working')\n"
+    "    if q.qsize() > 3000: q.get_many(3000)\n"
 )
 
 
@@ -451,58 +452,77 @@ def test_fix_beside_living_processes_takes_nothing_from_them(queue_path: str) ->
         assert sorted(map(str, found)) == sorted(["goes on", "theirs", *"3456789"])
 
 
-def storm(path: str, seconds: float, hands: int) -> tuple[int, int, int]:
-    """Checks again and again while processes put, get, give back and are killed; (checks, kills, notes)."""
-    chance = random.Random(7)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    segq.Queue(path, segment_items=400, capacity=20_000).close()
+class Hand:
+    """A process of the storm."""
 
-    def hand() -> subprocess.Popen[bytes]:
+    def __init__(self, path: str) -> None:
         code = Child.PRELUDE + "q = segq.Queue(sys.argv[1])\n" + STORM
-        return subprocess.Popen([sys.executable, "-c", code, path], env=environment, stderr=subprocess.DEVNULL)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen([sys.executable, "-c", code, path], env=environment, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self._working = False
 
-    running = [hand() for _ in range(hands)]
-    checks = kills = notes = 0
-    end = time.monotonic() + seconds
+    @property
+    def working(self) -> bool:
+        """Whether it has put and got some by now."""
+        assert self.process.poll() is None, "a process of the storm ended by itself"
+        assert self.process.stdout is not None
+        self._working = self._working or bool(self.process.stdout.read())
+        return self._working
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def errors(problems: tuple[segq.Problem, ...]) -> list[segq.Problem]:
+    return [problem for problem in problems if problem.severity == "error"]
+
+
+def storm(path: str, hands: int, kills: int) -> tuple[int, int]:
+    """Checks again and again while processes put, get, give back, and `kills` of them are killed; (checks, notes)."""
+    chance = random.Random(7)
+    segq.Queue(path, segment_items=400, capacity=20_000).close()
+    running = [Hand(path) for _ in range(hands)]
+    checks = notes = 0
     try:
-        while time.monotonic() < end or not kills or checks < 10:
+        while kills:
             report = segq.check(path)
             checks += 1
             notes += len(report.problems)
-            wrong = [problem for problem in report.problems if problem.severity == "error"]
-            assert not wrong, wrong
+            assert not errors(report.problems)
             assert not report.quarantine
-            if checks % 5 == 0:
-                victim = running.pop(chance.randrange(len(running)))
-                assert victim.poll() is None, "a process of the storm ended by itself"
+            if checks % 7 == 0:
+                assert not errors(segq.check(path, fix=True).problems)
+            working = [hand for hand in running if hand.working]
+            if working and checks % 5 == 0:
+                victim = chance.choice(working)
                 victim.kill()
-                victim.wait()
-                kills += 1
-                running.append(hand())
-            if checks % 23 == 0:
-                assert not [problem for problem in segq.check(path, fix=True).left if problem.severity == "error"]
+                running[running.index(victim)] = Hand(path)
+                kills -= 1
     finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    assert not [problem for problem in segq.check(path).problems if problem.severity == "error"]
+        for hand in running:
+            hand.kill()
+    assert not errors(segq.check(path).problems)
     assert segq.check(path, fix=True).ok
     assert segq.check(path).problems == ()
-    return checks, kills, notes
+    return checks, notes
 
 
 def test_it_raises_no_false_alarm_while_processes_work_and_are_killed(queue_path: str) -> None:
-    checks, kills, _ = storm(queue_path, 2.0, 2)
-    assert checks >= 10
-    assert kills
+    checks, notes = storm(queue_path, 2, 3)
+    assert checks >= 15
+    assert notes
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("hands", [2, 5])
 def test_it_raises_no_false_alarm_for_long(queue_path: str, hands: int) -> None:
-    checks, kills, notes = storm(queue_path, 25.0, hands)
-    print(f"{checks} checks, {kills} kills, {notes} notes")
-    assert kills > 5
+    checks, notes = storm(queue_path, hands, 40)
+    print(f"{checks} checks, 40 kills, {notes} notes")
+    assert checks >= 200
+    assert notes
 
 
 def test_a_lock_that_a_stopped_process_holds_is_said_so(queue_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
