@@ -32,7 +32,7 @@ def check(path: str | os.PathLike[str], fix: bool = False) -> Report:
     try:
         _, kind, settings = fmt.decode_queue_file(fs.read_file(os.path.join(path, fmt.QUEUE_FILE)), path)
     except FileNotFoundError:
-        raise NotAQueueError(f"there is no queue at {path}", path=path) from None
+        raise NotAQueueError(_nothing(path), path=path) from None
     seen = _look(path, kind, settings)
     found, left = {_key(problem): problem for problem in seen.problems}, seen.problems
     for _round in range(_ROUNDS if fix else 0):
@@ -48,6 +48,15 @@ def check(path: str | os.PathLike[str], fix: bool = False) -> Report:
     remaining = {_key(problem) for problem in left}
     problems = (dataclasses.replace(problem, fixed=key not in remaining) for key, problem in found.items())
     return Report(path=path, problems=tuple(problems), quarantine=tuple(seen.quarantine))
+
+
+def _nothing(path: str) -> str:
+    if os.path.isdir(path) and any(fmt.parse_segment(entry) for entry in fs.listing(path)):
+        return (
+            f"{path} holds segments and has lost its {fmt.QUEUE_FILE}; restore that file from a queue with the same settings,"
+            " or read what is there with `segq salvage`; nothing was touched"
+        )
+    return f"there is no queue at {path}"
 
 
 def _look(path: str, kind: str, settings: Settings) -> Examination:

@@ -139,7 +139,7 @@ class Examination:
             if slot not in self._alive:
                 record = process.record(self.path, slot)
                 who = f"process {record.pid} ({record.command:.60})" if record else "a process"
-                self._add("owner", entry, f"{who} died with the queue open", "rescue what it held", severity=NOTE)
+                self._add("owner", where, f"{who} died with the queue open", "rescue what it held", severity=NOTE)
             return
         head, dot, _ = entry.partition(".")
         of = fmt.parse_slot(head) if dot else None
@@ -177,25 +177,26 @@ class Examination:
     # --- counters; under the structure lock ---
 
     def _index(self, names: list[SegmentName]) -> None:
-        where = fmt.INDEX_FILE
         try:
-            index = MappedFile.look(os.path.join(self.path, where), fmt.INDEX_SIZE)
+            index = MappedFile.look(os.path.join(self.path, fmt.INDEX_FILE), fmt.INDEX_SIZE)
         except (FileNotFoundError, DamagedError):
-            if self._alive:
-                what = (
-                    "missing or damaged while processes have the queue open: they and those who come will not hear each other"
-                )
-                self._add("index", where, what, "close the queue in all processes; whoever opens it then makes a new one")
-            else:
-                self._add("index", where, "missing or damaged", "it is made anew", severity=NOTE)
+            self._no_index("missing or damaged")
             return
         if index.words[IndexWord.MAGIC] != fmt.INDEX_MAGIC:
-            self._add("index", where, "not an index of this version", "it is made anew", severity=NOTE)
+            self._no_index("not an index of this version")
         elif self.settings.capacity is not None and not self._labelled and not index.words[IndexWord.GENERATION] & 1:
             # Locked the other way round than elsewhere: as no name changes now, nobody waits for names under the index's lock.
             with FileMutex(index.descriptor):
                 self._capacity(names, self.settings.capacity)
         index.close()
+
+    def _no_index(self, what: str) -> None:
+        if self._alive:
+            what += " while processes have the queue open: they and those who come will not hear each other"
+            remedy = "close the queue in all processes, nothing is mended before; whoever opens it then makes a new one"
+            self._add("index", fmt.INDEX_FILE, what, remedy)
+        else:
+            self._add("index", fmt.INDEX_FILE, what, "it is made anew", severity=NOTE)
 
     def _capacity(self, names: list[SegmentName], capacity: int) -> None:
         """Under the index's lock: nobody reserves meanwhile."""

@@ -20,7 +20,7 @@ from segq.index import Index
 from segq.label import Label
 from segq.ledger import Ledger
 from segq.locks import StructureLock
-from segq.problem import Problem
+from segq.problem import ERROR, Problem
 from segq.segment import SegmentReader
 from segq.settings import Settings
 from segq.topic_catalog import TopicCatalog
@@ -35,6 +35,8 @@ class Repair:
 
     def run(self, problems: list[Problem]) -> None:
         """Raises StorageError."""
+        if any(problem.kind == "index" and problem.severity == ERROR for problem in problems):
+            return  # a new index would only hide that the living do not share it
         owners = os.path.join(self._path, fmt.OWNERS_DIR)
         if not os.path.isdir(owners):
             fs.make_directory(owners)

@@ -25,7 +25,7 @@ from segq.serializers import name_of
 from segq.settings import Settings
 
 _BATCH_ITEMS, _BATCH_BYTES = 1000, 1 << 20
-_PART = re.compile(r"(?:ledger|batch|blob)(?:\.[0-9a-f]{8})?(?:\.\d+)?")
+_ITEM = re.compile(r"(\d{19}_[0-9a-f]{12})-(\d+)\.item(?:\.\d+)?")
 _LABEL_LEDGER = re.compile(r"ledger\.[0-9a-f]{8}")
 _SEGMENT_FILES = re.compile(r"ledger|batch|blob|CURRENT|MANIFEST-\d+|\d+\.(?:log|sst)")
 
@@ -164,6 +164,8 @@ class Wreck:
     def _find_sources(self) -> list[str]:
         """The segments and items at the path, in the order of their stamps. Raises NotAQueueError."""
         if os.path.isfile(self.path):
+            if not _ITEM.fullmatch(os.path.basename(self.path)):
+                raise NotAQueueError(f"{self.path} is not an item that was set aside (…-<number>.item)", path=self.path)
             return [self.path]
         if not os.path.isdir(self.path):
             raise NotAQueueError(f"there is nothing at {self.path}", path=self.path)
@@ -185,7 +187,7 @@ class Wreck:
         if os.path.isdir(path):
             name = _segment_name(entry)
             return name is not None and (name.state is not State.REMOVED or self._acknowledged)
-        return os.path.basename(place) == fmt.QUARANTINE_DIR and not entry.endswith((".reason", ".new"))
+        return os.path.basename(place) == fmt.QUARANTINE_DIR and _ITEM.fullmatch(entry) is not None
 
     @staticmethod
     def _in_use(queue: str) -> bool:
@@ -201,8 +203,6 @@ class Wreck:
             if os.path.isdir(source):
                 self._segments += 1
                 yield from self._segment(source)
-            elif _PART.fullmatch(os.path.basename(source)):
-                self._note(f"{source} is a part of a segment, not an item")
             else:
                 self._read += 1
                 yield fs.read_file(source, fs.size_of(source) + 1), NEVER
@@ -293,7 +293,7 @@ def _age(path: str) -> tuple[str, int, str]:
     name = _segment_name(entry)
     if name is not None:
         return name.identity, 0, path
-    match = re.match(r"(\d{19}_[0-9a-f]{12})-(\d+)\.item", entry)
+    match = _ITEM.fullmatch(entry)
     return (match[1], int(match[2]), path) if match else (entry, 0, path)
 
 

@@ -324,6 +324,8 @@ def test_an_index_that_was_taken_from_under_living_processes_is_an_error(queue_p
         q.put(1)
         os.unlink(os.path.join(queue_path, "index"))
         assert kinds(segq.check(queue_path)) == [("index", "error")]
+        assert not segq.check(queue_path, fix=True).ok
+        assert not os.path.exists(os.path.join(queue_path, "index"))
     assert kinds(segq.check(queue_path)) == [("index", "note")]
     assert segq.check(queue_path, fix=True).ok
 

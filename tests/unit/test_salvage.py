@@ -185,8 +185,11 @@ def test_an_item_set_aside_comes_out_as_it_was_stored(tmp_path: Path) -> None:
         with pytest.raises(segq.Empty):
             q.get(timeout=0.1)
     (entry,) = segq.check(path).quarantine
+    (path / "quarantine" / "some label").write_bytes(b"not an item")
+    with pytest.raises(segq.NotAQueueError, match="not an item"):
+        segq.salvage(path / "quarantine" / "some label", tmp_path / "out")
     for source in (path / "quarantine" / entry.name, path / "quarantine", path):
-        assert next(Wreck(source).read())[0] == b"1"
+        assert [data for data, _ in Wreck(source).read()] == [b"1"]
     assert salvaged(path / "quarantine" / entry.name, tmp_path / "out")[1] == [1]
 
 
