@@ -1,6 +1,6 @@
 """segq: a queue that processes share through a directory."""
 
-from segq.check import Problem, Report, check
+from segq.check import check
 from segq.errors import (
     ClosedError,
     DamagedError,
@@ -23,7 +23,9 @@ from segq.errors import (
 )
 from segq.message import Message
 from segq.place import kind_of, remove
+from segq.problem import Problem, Quarantined, Report
 from segq.queue import Queue
+from segq.salvage import Salvaged, salvage
 from segq.serializers import Serializer
 from segq.settings import Settings
 from segq.stats import LabelStats, OwnerStats, Stats
@@ -34,7 +36,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ClosedError", "DamagedError", "Empty", "FormatVersionError", "Full", "ItemTooLarge", "LabelRemoved", "LabelStats", "Lag",
-    "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem", "Queue", "QueueError", "ReceiptError",
-    "Report", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError", "ShutDown", "Stats",
-    "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check", "kind_of", "remove",
+    "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem", "Quarantined", "Queue", "QueueError",
+    "ReceiptError", "Report", "Salvaged", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError",
+    "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check",
+    "kind_of", "remove", "salvage",
 ]  # fmt: skip

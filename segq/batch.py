@@ -14,6 +14,7 @@ from segq.format import END_MASK, HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, 
 from segq.fs import rename, storage_errors, unlink
 from segq.mapped import MappedFile, mapping
 
+_FIRST_LIFE = 2  # the sequence of a half that was not reused yet
 _SEQUENCE, _FIRST, _END, _RUNS, _REFERENCES = (int(word) for word in HalfWord)
 
 
@@ -95,9 +96,9 @@ class BatchReader:
 
     __slots__ = ("_ends", "_file", "_view", "_words")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, writable: bool = True) -> None:
         """Raises FileNotFoundError once the segment is sealed: all is in RocksDB then."""
-        self._file = MappedFile.open(path, fmt.BATCH_SIZE)
+        self._file = (MappedFile.open if writable else MappedFile.look)(path, fmt.BATCH_SIZE)
         self._words, self._view = self._file.words, self._file.view
         starts = (fmt.ENDS_AT, HALF_SIZE + fmt.ENDS_AT)
         self._ends = [self._view[start : start + 4 * HALF_ITEMS].cast("I") for start in starts]
@@ -162,6 +163,41 @@ class BatchReader:
         words = self._words
         halves = (0, HALF_SIZE // 8)
         return any(not words[at] & 1 and not words[at + _END] and words[at + _FIRST] < published for at in halves)
+
+    def copies(self, published: int | None) -> list[tuple[int, bytes]]:
+        """(first, block) of what both halves hold just now, whether or not it is in RocksDB by now.
+
+        `published`: the ledger's word, read before; None if there is no ledger to ask. Then of the half that was open only
+        what is certain to have been put into it since it was begun.
+        """
+        found = []
+        for half in (0, HALF_SIZE):
+            at = half >> 3
+            sequence, first = self._words[at], self._words[at + _FIRST]
+            if sequence & 1 or not sequence:
+                continue
+            runs = min(self._words[at + _RUNS], HALF_RUNS)
+            stop = self._words[at + _END] or (first + self._certain(half, runs) if published is None else published)
+            count = min(stop, stop if published is None else published) - first
+            if not 0 < count <= HALF_ITEMS:
+                continue
+            ends = bytes(self._view[half + fmt.ENDS_AT : half + fmt.ENDS_AT + 4 * count])
+            last = int.from_bytes(ends[-4:], "little") & END_MASK
+            if last > HALF_BYTES:
+                continue
+            noted = bytes(self._view[half + fmt.RUNS_AT : half + fmt.RUNS_AT + RUN.size * runs])
+            payload = bytes(self._view[half + fmt.PAYLOAD_AT : half + fmt.PAYLOAD_AT + last])
+            references = self._words[at + _REFERENCES] != 0
+            if self._words[at] == sequence:  # else it was written to RocksDB meanwhile
+                found.append((first, fmt.join_block(ends, noted, payload, references=references)))
+        return found
+
+    def _certain(self, half: int, runs: int) -> int:
+        """How many items an open half holds at least."""
+        ends = self._ends[half > 0].tolist()
+        if self._words[half >> 3] == _FIRST_LIFE:  # nothing is left of an earlier life: the ends behind the last are 0
+            return len(ends) - next((i for i, end in enumerate(reversed(ends)) if end), len(ends))
+        return RUN.unpack_from(self._view, half + fmt.RUNS_AT + RUN.size * (runs - 1))[0] if runs else 0
 
     def unflushed(self, flushed: int, published: int, *, open_only: bool) -> list[tuple[int, bytes]]:
         """(first, block) for what no block holds yet; for the rescuer, who knows that nobody writes any more.

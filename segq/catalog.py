@@ -256,6 +256,12 @@ class Catalog:
             if ARMED:
                 reach("claim.chosen")
 
+    def correct(self, name: SegmentName, ledger: Ledger) -> None:
+        """A segment called ready in which something was claimed (power failed between the two) becomes chosen."""
+        with self.structure, ledger.lock:
+            if self._move(name.in_state(State.READY), State.CHOSEN) is not None:
+                ledger.chosen()
+
     def retire(self, name: SegmentName, ledger: Ledger) -> bool:
         """Removes a sealed segment whose items are all done; False if that is not so (or somebody else did it)."""
         if ARMED:

@@ -206,6 +206,33 @@ def scratch_directory(parent: str, name: str) -> str:
         return os.path.join(parent, name)
 
 
+def size_of(path: str) -> int:
+    """Bytes in a file, or in all files below a directory; what vanishes meanwhile counts nothing."""
+    total = 0
+    with contextlib.suppress(OSError):
+        if not os.path.isdir(path) or os.path.islink(path):
+            return os.lstat(path).st_size
+        for entry in os.listdir(path):
+            total += size_of(os.path.join(path, entry))
+    return total
+
+
+@contextlib.contextmanager
+def shadow(source: str, names: list[str], *, copied: bool = False) -> Iterator[str]:
+    """A directory elsewhere (where temporary files go) with links to, or copies of, these files of `source`; gone afterwards.
+
+    What insists on writing beside the files that it reads is given this in the place of `source`.
+    """
+    with tempfile.TemporaryDirectory(prefix="segq-") as place:
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                if copied:
+                    shutil.copyfile(os.path.join(source, name), os.path.join(place, name))
+                else:
+                    os.symlink(os.path.join(source, name), os.path.join(place, name))
+        yield place
+
+
 def shorten(descriptor: int, size: int) -> None:
     """Cuts off what a failed write left. Never for a file that anybody maps."""
     os.ftruncate(descriptor, size)

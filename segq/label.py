@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 from segq import format as fmt
@@ -10,6 +11,34 @@ from segq.errors import DamagedError
 from segq.format import IndexWord, LabelWord, SegmentName
 from segq.index import Bell, Index
 from segq.mapped import MappedFile
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SeenLabel:
+    """A label as its file describes it, for those who only look."""
+
+    text: str
+    id: str
+    cut: int
+    starts: dict[str, int]
+    half_booked: bool
+
+    @classmethod
+    def read(cls, path: str) -> SeenLabel:
+        """Raises FileNotFoundError or DamagedError."""
+        file = MappedFile.look(path, fmt.PAGE)
+        file.close()
+        words, size = file.words, file.words[LabelWord.SIZE]
+        if words[LabelWord.MAGIC] != fmt.LABEL_MAGIC or file.size < fmt.PAGE + size:
+            raise DamagedError(f"{path} is not a label's file", path=path)
+        text, label_id, cut, starts = fmt.decode_label(bytes(file.view[fmt.PAGE : fmt.PAGE + size]), path)
+        booked = (words[LabelWord.DONE], words[LabelWord.MISSED])
+        half = words[LabelWord.JOURNAL] != 0 and booked != (words[LabelWord.DONE_AFTER], words[LabelWord.MISSED_AFTER])
+        return cls(text=text, id=label_id, cut=cut, starts=starts, half_booked=half)
+
+    def start_in(self, name: SegmentName) -> int:
+        """How many items at the beginning of a segment are not this label's."""
+        return self.starts.get(name.identity, 0) if name.stamp <= self.cut else 0
 
 
 class Label:
@@ -80,7 +109,9 @@ class Label:
     def book(self, stamp: int, done: int, missed: int) -> None:
         """Adds a segment's share. Under the structure lock, one segment after the other."""
         words = self.words
-        self.booked(words[LabelWord.JOURNAL])
+        if last := words[LabelWord.JOURNAL]:
+            self.booked(last)
+        words[LabelWord.JOURNAL] = 0  # or a death before the new stamp would have the new sums taken for the last segment's
         words[LabelWord.DONE_AFTER] = words[LabelWord.DONE] + done
         words[LabelWord.MISSED_AFTER] = words[LabelWord.MISSED] + missed
         words[LabelWord.JOURNAL] = stamp

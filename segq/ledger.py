@@ -73,9 +73,13 @@ class Ledger(LedgerView):
             )
             ledger._map[ledger.layout.states : ledger.layout.states + end] = bytes(states)
             ledger.words[_SKIPPED] = there_before.count(1)
-        rename(unfinished, path)
-        file.path = path
+        ledger.appear(path)
         return ledger
+
+    def appear(self, path: str) -> None:
+        """A ledger that was made under another name is there, whole, from now on."""
+        rename(self._file.path, path)
+        self._file.path = path
 
     @classmethod
     def open(cls, path: str, source: Ledger | None = None) -> Ledger:
@@ -130,6 +134,13 @@ class Ledger(LedgerView):
         if self.expires is not None:
             self.expires[begin : begin + count] = memoryview(array("Q", [expires_at]) * count)
             self.words[_LAPSE] = max(self.words[_LAPSE], expires_at)
+
+    def reveal(self) -> int:
+        """Makes items findable that were given back and not counted; returns how many."""
+        with self.lock:
+            found = self.hidden()
+            self.words[_RETURNED] += found
+            return found
 
     def sync(self) -> None:
         self._file.sync()
@@ -389,7 +400,3 @@ class Ledger(LedgerView):
             gone = self.source is not None and self.source.states[i] == _MISSED_BYTE
             self.states[i] = _MISSED_BYTE if gone else 0
         return len(items)
-
-    def close(self) -> None:
-        """Lets go of the descriptor (and with it of the lock); views already taken stay readable."""
-        self._file.close()

@@ -28,6 +28,7 @@ _RETURNED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.RETURNED), int(LedgerWord.LIMIT
 _OVER = DONE + DEAD + MISSED
 _FINISHED = re.compile(rb"[\x02\x04\x05]+")
 _OVER_MASK = bytes(int(bytes([state]) in _OVER) for state in range(256))
+_SETTLED_MASK = bytes(int(bytes([state]) in DONE + MISSED) for state in range(256))
 _LEFT_MASK = bytes(int(bytes([state]) in FREE + CLAIMED + HANDED) for state in range(256))
 _UNHANDED_MASK = bytes(int(bytes([state]) in FREE + CLAIMED) for state in range(256))
 _HELD = re.compile(rb"[\x01\x03]+")
@@ -84,6 +85,20 @@ class LedgerView:
         self._prefix = 0  # all items below it are done: a cache, items never become un-done
         self._allocated = 0
         self._claimed = CLAIMED * LEDGER_STEP
+
+    @classmethod
+    def look(cls, path: str, source: LedgerView | None = None) -> LedgerView:
+        """Opened for reading only: for those who must not change anything. Raises FileNotFoundError or DamagedError."""
+        file = MappedFile.look(path, fmt.PAGE)
+        try:
+            return cls(file, source)
+        except DamagedError:
+            file.close()
+            raise
+
+    def close(self) -> None:
+        """Lets go of the descriptor (and with it of the lock); views already taken stay readable."""
+        self._file.close()
 
     @property
     def owner(self) -> int:
@@ -182,6 +197,10 @@ class LedgerView:
         """For each of the first `items` items a 1 if nobody will be handed it (again), else a 0."""
         return self._known_states()[:items].translate(_OVER_MASK).ljust(items, b"\0")
 
+    def settled_mask(self, items: int) -> bytes:
+        """The same for those that were acknowledged, expired, or were dropped; not for those that could not be read."""
+        return self._known_states()[:items].translate(_SETTLED_MASK).ljust(items, b"\0")
+
     def first_open(self) -> int:
         """The first item that is not over."""
         self._window()
@@ -253,6 +272,20 @@ class LedgerView:
         """When (monotonic seconds) the first lease in this segment runs out; None if none is running."""
         deadlines = self.deadlines
         return min((deadlines[i] for i in self._held()), default=None) if deadlines is not None else None
+
+    def holders(self) -> dict[int, int]:
+        """Slots that have items claimed or in hand, and how many."""
+        found: dict[int, int] = {}
+        for i in self._held():
+            found[self.owners[i]] = found.get(self.owners[i], 0) + 1
+        return found
+
+    def hidden(self) -> int:
+        """Items given back that no claim will ever look for: free, below `next`, and not counted there. Under the lock."""
+        words = self.words
+        if words[_RETURNED]:
+            return 0
+        return self._map[self.layout.states : self.layout.states + min(words[_NEXT], self._known())].count(FREE)
 
     def _held(self) -> list[int]:
         base = self._prefix

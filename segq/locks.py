@@ -16,15 +16,17 @@ import errno
 import fcntl
 import os
 import threading
+import time
 from types import TracebackType
 
 import filelock
 
 from segq import format as fmt
-from segq.errors import NotAQueueError, StorageError
-from segq.fs import storage_errors
+from segq.errors import NotAQueueError, QueueError, StorageError
+from segq.fs import open_regular, storage_errors
 
 _POLL_SECONDS = 0.001  # a structural step takes about this long
+_PATIENCE_SECONDS = 60.0  # a repair of a large queue may hold it for some of them
 
 
 class StructureLock:
@@ -43,6 +45,39 @@ class StructureLock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.release()
+
+
+class LookingLock:
+    """The same lock, for those who must leave no trace: the file is not created, and opened for reading only.
+
+    Where there is none nobody holds it, and whoever comes makes a new one: then this locks nothing.
+    """
+
+    def __init__(self, queue: str) -> None:
+        self._queue, self._path = queue, os.path.join(queue, fmt.LOCK_FILE)
+        self._descriptor = -1
+
+    def __enter__(self) -> None:
+        end = time.monotonic() + _PATIENCE_SECONDS
+        try:
+            with storage_errors(self._path):
+                self._descriptor = open_regular(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        while not try_lock(self._descriptor):
+            if time.monotonic() > end:
+                self.__exit__(None, None, None)
+                raise QueueError(
+                    f"{self._queue}: somebody has held {fmt.LOCK_FILE} for {_PATIENCE_SECONDS:g} s; nobody needs it for longer"
+                    " than a moment. Look for a process of this queue that was stopped (`segq stats` hangs as well)",
+                    path=self._queue,
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class FileMutex:

@@ -49,7 +49,7 @@ def allocate(descriptor: int, offset: int, length: int) -> None:
 
 
 class MappedFile(HeldDescriptor):
-    """A regular file mapped whole, shared and writable, that no process ever shortens while others may have it mapped.
+    """A regular file mapped whole, shared and (but for `look`) writable, that no process ever shortens while others have it.
 
     `map` serves slices, `words` aligned u64 loads and stores (one instruction each: never seen half done), `halves` u32.
 
@@ -59,12 +59,12 @@ class MappedFile(HeldDescriptor):
 
     __slots__ = ("__weakref__", "halves", "map", "path", "view", "words")
 
-    def __init__(self, path: str, descriptor: int, size: int) -> None:
+    def __init__(self, path: str, descriptor: int, size: int, *, writable: bool = True) -> None:
         super().__init__(descriptor)
         self.path = path
         try:
             with storage_errors(path):
-                self.map = mapping(descriptor, size)
+                self.map = mapping(descriptor, size) if writable else mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
         except BaseException:
             self.close()
             raise
@@ -102,6 +102,17 @@ class MappedFile(HeldDescriptor):
             os.close(descriptor)
             raise DamagedError(f"{path} has {size} bytes, at least {least} expected", path=path)
         return cls(path, descriptor, size)
+
+    @classmethod
+    def look(cls, path: str, least: int) -> MappedFile:
+        """An existing one to look at only: opened and mapped for reading, so that nothing in it can be changed by us."""
+        with storage_errors(path):
+            descriptor = open_regular(path, os.O_RDONLY)
+        size = os.fstat(descriptor).st_size
+        if size < least or size % 8:
+            os.close(descriptor)
+            raise DamagedError(f"{path} has {size} bytes, at least {least} expected", path=path)
+        return cls(path, descriptor, size, writable=False)
 
     @property
     def size(self) -> int:

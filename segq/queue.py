@@ -183,10 +183,10 @@ class Queue(Putting, Getting):
         parts.index.room.ring_all()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _described, (self.path, self.settings, self._serializer, self._prefetch, self._allow_network_fs)
+        return described, (self.path, self.settings, self._serializer, self._prefetch, self._allow_network_fs)
 
 
-def _described(
+def described(
     path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None, allow_network_fs: bool
 ) -> Queue:
     """A handle that was sent to this process, not open yet: its first use opens it.

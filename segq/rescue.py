@@ -184,10 +184,10 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
     if batch is not None:
         batch.end_at(published)
     if not same_boot:
-        _believe_the_log(path, ledger, flushed, expires)
+        believe_the_log(path, ledger, flushed, expires)
 
 
-def _believe_the_log(path: str, ledger: Ledger, flushed: int, expires: list[int]) -> None:
+def believe_the_log(path: str, ledger: Ledger, flushed: int, expires: list[int]) -> None:
     """After loss of power: what is in RocksDB's log is there, whatever the ledger says; what is not is lost."""
     published = ledger.published
     if flushed > published:
@@ -226,7 +226,9 @@ def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
     if os.path.lexists(place):
         fs.quarantine(catalog.queue, os.path.join(str(name), fmt.LEDGER_FILE), "not a ledger")
     flags = catalog.flags if min(expires, default=NEVER) == NEVER else catalog.flags | LedgerFlag.EXPIRES
-    ledger = Ledger.create(place, max(end, catalog.items), flags, 0, process.boot_epoch())
+    unfinished = f"{place}{fmt.UNFINISHED}"  # one that says nothing yet would say that there are no items
+    fs.unlink(unfinished)
+    ledger = Ledger.create(unfinished, max(end, catalog.items), flags, 0, process.boot_epoch())
     ledger.allocate(end)
     for i, at in enumerate(expires[:end]):
         ledger.note_expiry(i, 1, at)
@@ -234,5 +236,6 @@ def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
     if name.state is not State.LOADING:
         ledger.seal()
         ledger.words[LedgerWord.CHOSEN] = int(name.state is State.CHOSEN)
+    ledger.appear(place)
     log.warning("%s: ledger rebuilt, %d items will be delivered (again)", name, end, extra={"segment": str(name)})
     return ledger

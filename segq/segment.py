@@ -18,14 +18,15 @@ import ctypes
 import errno
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
-from rocksdict import AccessType, DBCompressionType, Options, Rdict, WriteOptions
+from rocksdict import AccessType, DBCompressionType, DBRecoveryMode, Options, Rdict, WriteOptions
 
 from segq import format as fmt
 from segq.errors import DamagedError, NotAQueueError, QueueError, StorageError
 from segq.format import Block
-from segq.fs import Directory, storage_error
+from segq.fs import Directory, listing, shadow, storage_error
 
 _open: dict[int, Rdict] = {}
 _here = os.getpid()
@@ -247,6 +248,85 @@ class SegmentReader:
     def __del__(self) -> None:
         if getattr(self, "_instance", None) is not None:
             self.close()
+
+
+_FILES = re.compile(r"CURRENT|IDENTITY|MANIFEST-\d+|OPTIONS-\d+|\d+\.(?:log|sst)")
+_DATA = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.(?:log|sst)")
+
+
+class Blocks:
+    """Every block of a segment that can be read, whoever is writing to it, without a trace in its directory.
+
+    A read-only instance writes a file of its own beside those it reads, so it is given a directory of links to them.
+    `thorough`: also what consumers do not see, since it lies behind something damaged, or because RocksDB does not open at
+    all; on a copy, which RocksDB's own repair then puts together again. `trouble` is what went wrong, once all were looked at.
+    """
+
+    def __init__(self, directory: str, name: str, *, thorough: bool = False) -> None:
+        """`name`: what to call the directory in messages."""
+        self._directory, self._name, self._thorough = directory, name, thorough
+        self._seen: set[int] = set()
+        self.trouble: list[DamagedError] = []
+
+    def __iter__(self) -> Iterator[Block]:
+        """In no order that can be relied on, each once. Raises FileNotFoundError if the directory is gone."""
+        names = [name for name in listing(self._directory) if _FILES.fullmatch(name)]
+        if not any(_DATA.fullmatch(name) for name in names):
+            return
+        options = _options(create=False)
+        if self._thorough:
+            options.set_wal_recovery_mode(DBRecoveryMode.skip_any_corrupted_record())
+        with shadow(self._directory, names) as place:
+            yield from self._scan(place, options)
+        if self._thorough and (self.trouble or not self._seen):
+            with shadow(self._directory, names, copied=True) as place:
+                try:
+                    Rdict.repair(place, options)
+                except Exception as error:
+                    self.trouble.append(self._told(error, place))
+                yield from self._scan(place, _options(create=False))
+
+    def _told(self, error: Exception, place: str) -> DamagedError:
+        told = _translated(Exception(str(error).replace(f"{place}/", "")), self._name, reading=True)
+        if isinstance(told, DamagedError):
+            return told
+        raise told from error
+
+    def _scan(self, place: str, options: Options) -> Iterator[Block]:
+        try:
+            instance = Rdict(place, options, access_type=AccessType.read_only(False))
+        except Exception as error:
+            self.trouble.append(self._told(error, place))
+            return
+        _open[id(instance)] = instance
+        try:
+            for backwards in (False, True):  # from the other side too: what is damaged may hide what is behind it
+                try:
+                    yield from self._run(instance, place, backwards=backwards)
+                    return
+                except DamagedError as error:
+                    self.trouble.append(error)
+        finally:
+            _drop(instance)
+
+    def _run(self, instance: Rdict, place: str, *, backwards: bool) -> Iterator[Block]:
+        cursor = instance.iter()
+        (cursor.seek_to_last if backwards else cursor.seek_to_first)()
+        while cursor.valid():
+            key, data = cursor.key(), cursor.value()
+            if int.from_bytes(key, "big") not in self._seen:
+                try:
+                    block = fmt.decode_block(key, data)
+                except DamagedError as error:
+                    self.trouble.append(error)
+                else:
+                    self._seen.add(block.first)
+                    yield block
+            (cursor.prev if backwards else cursor.next)()
+        try:
+            cursor.status()
+        except Exception as error:
+            raise self._told(error, place) from error
 
 
 def _end_of(instance: Rdict, path: str) -> int:

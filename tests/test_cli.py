@@ -12,7 +12,7 @@ from cli_command import environment, segq, started
 
 import segq as library
 
-VERBS = ["put", "get", "work", "stats", "labels", "peek", "purge", "check", "rm", "demo"]
+VERBS = ["put", "get", "work", "stats", "labels", "peek", "purge", "check", "salvage", "rm", "demo"]
 
 
 @pytest.fixture
@@ -75,7 +75,8 @@ def test_stats_as_json_is_one_object(queue: Path) -> None:
 def test_check_of_a_sound_queue_exits_with_0(queue: Path) -> None:
     ended = segq("check", queue)
     assert (ended.returncode, ended.stdout) == (0, b"no problems\n")
-    assert json.loads(segq("check", queue, "--json").stdout) == {"queue": str(queue), "ok": True, "problems": []}
+    nothing = {"ok": True, "errors": 0, "notes": 0, "fixed": 0, "problems": [], "quarantine": []}
+    assert json.loads(segq("check", queue, "--json").stdout) == {"queue": str(queue), **nothing}
 
 
 def test_check_names_what_a_killed_process_left_and_fix_mends_it(queue: Path) -> None:
@@ -86,7 +87,8 @@ def test_check_names_what_a_killed_process_left_and_fix_mends_it(queue: Path) ->
     found = segq("check", queue)
     assert found.returncode == 1
     assert b"died with the queue open" in found.stdout
-    assert b"segq check --fix" in found.stdout
+    assert found.stdout.startswith(b"note: owners/0001: process ")
+    assert found.stdout.endswith(b"1 note (heals at the next open); `segq check --fix` repairs what can be repaired\n")
     mended = segq("check", queue, "--fix")
     assert (mended.returncode, mended.stdout.splitlines()[-1]) == (0, b"1 fixed, none left")
     assert segq("check", queue).stdout == b"no problems\n"
@@ -101,8 +103,79 @@ def test_check_exits_with_1_while_a_problem_remains_that_it_cannot_fix(queue: Pa
     assert b"0 fixed, 1 left" in left.stdout
     report = json.loads(segq("check", queue, "--json").stdout)
     assert not report["ok"]
-    assert [problem["where"] for problem in report["problems"]] == ["holiday.jpg"]
+    (problem,) = report["problems"]
+    assert problem.keys() == {"kind", "severity", "where", "what", "remedy", "fixed"}
+    assert (problem["kind"], problem["severity"], problem["where"]) == ("foreign", "error", "holiday.jpg")
+    assert (report["errors"], report["notes"], report["fixed"]) == (1, 0, 0)
     assert (queue / "holiday.jpg").exists()
+
+
+def test_check_tells_what_is_in_quarantine_and_salvage_reads_it(queue: Path, tmp_path: Path) -> None:
+    (segment,) = queue.glob("ready_*")
+    (segment / "CURRENT").unlink()
+    found = segq("check", queue)
+    assert found.returncode == 1
+    assert b"3 of its 3 items cannot be read" in found.stdout
+    mended = segq("check", queue, "--fix")
+    assert mended.returncode == 0
+    assert b"1 fixed, none left" in mended.stdout
+    assert f"in quarantine: {segment.name}".encode() in segq("check", queue).stdout
+    (entry,) = json.loads(segq("check", queue, "--json").stdout)["quarantine"]
+    assert entry.keys() == {"name", "reason", "bytes"}
+    told = segq("salvage", queue / "quarantine" / entry["name"], tmp_path / "out")
+    assert (told.returncode, told.stdout.splitlines()[-1]) == (
+        0,
+        f"3 items read to {tmp_path}/out; none acknowledged before; none unreadable".encode(),
+    )
+    assert segq("get", tmp_path / "out").stdout == b"a\nb\nc\n"
+
+
+def test_check_as_json_of_what_cannot_be_examined_names_salvage(queue: Path) -> None:
+    (queue / "queue.json").write_text('{"segq": 2}')
+    told = segq("check", queue, "--json")
+    (problem,) = json.loads(told.stdout)["problems"]
+    assert (told.returncode, problem["kind"]) == (1, "queue")
+    assert "version 2" in problem["what"]
+    (queue / "queue.json").unlink()
+    lost = segq("check", queue)
+    assert lost.returncode == 1
+    assert b"segq salvage" in lost.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "printed"),
+    [("--lines", b"a\nb\n\xff\n[1]\n"), ("--null", b"a\0b\0\xff\0[1]\0"), ("--json", b'"a"\n"b"\n{"base64": "/w=="}\n[1]\n')],
+)
+def test_salvage_prints_as_get_does_and_leaves_the_queue_as_it_is(tmp_path: Path, option: str, printed: bytes) -> None:
+    path = tmp_path / "queue"
+    with library.Queue(path) as target:
+        target.put_many(["a", "b", b"\xff", [1]])
+    shown = segq("salvage", option, path, "-")
+    assert (shown.returncode, shown.stdout) == (0, printed)
+    assert b"4 items read to standard output" in shown.stderr
+    assert segq("salvage", option, path, tmp_path / "file").returncode == 0
+    assert (tmp_path / "file").read_bytes() == printed
+    again = segq("salvage", option, path, tmp_path / "file")
+    assert again.returncode == 1
+    assert b"exists" in again.stderr
+    with library.Queue(path) as target:
+        assert target.qsize() == 4
+
+
+def test_salvage_exits_with_1_when_some_items_cannot_be_read(queue: Path, tmp_path: Path) -> None:
+    (segment,) = queue.glob("ready_*")
+    for log in segment.glob("*.log"):
+        log.unlink()
+    told = segq("salvage", queue, tmp_path / "out")
+    assert (told.returncode, told.stdout.splitlines()[-1]) == (
+        1,
+        f"0 items read to {tmp_path}/out; none acknowledged before; 3 unreadable".encode(),
+    )
+
+
+def test_salvage_says_what_is_wrong_usage(queue: Path) -> None:
+    for arguments in ((queue, "-"), (queue / "nowhere", "out"), ("--json", "--null", queue, "-"), (queue,)):
+        assert segq("salvage", *arguments).returncode == 2
 
 
 def test_rm_refuses_a_queue_that_somebody_has_open(queue: Path) -> None:

@@ -22,6 +22,7 @@ VERBS = {
     "peek": "Show the next items and leave them where they are.",
     "purge": "Throw away everything that waits.",
     "check": "Verify the queue on disk; repair it with --fix.",
+    "salvage": "Read what can be read of a damaged or quarantined segment, or queue.",
     "rm": "Remove the queue and everything in it.",
     "demo": "Watch many processes share a queue, and see that nothing is lost.",
 }

@@ -89,6 +89,9 @@ def checking(path: Path) -> None:
     assert_type(report.ok, bool)
     problems: Sequence[segq.Problem] = report.problems
     assert_type(problems[0].what, str)
+    assert_type(problems[0].severity, str)
+    assert_type(report.quarantine, tuple[segq.Quarantined, ...])
+    assert_type(segq.salvage(path, path / "out", acknowledged=True).unreadable, int)
     segq.remove(path)
 
 

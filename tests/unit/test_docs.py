@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import segq.queue
 import segq.topic
 from segq import format as fmt
 from segq.catalog import LIFE
+from segq.failpoints import POINTS
 
 ROOT = Path(segq.queue.__file__).parent.parent
 FORMAT = (ROOT / "docs" / "format.md").read_text()
@@ -35,6 +37,22 @@ def test_the_format_page_names_the_version_and_the_words_of_the_ledger() -> None
     rows = re.findall(r"^\| ([\d, ]+) \| (\w+(?:, \w+)*) \|", FORMAT, re.MULTILINE)
     numbers = {int(number) for row, _ in rows for number in row.split(",")}
     assert numbers == {int(word) for word in fmt.LedgerWord}
+
+
+def test_the_crash_safety_page_has_every_fault_point_and_every_kind_of_problem() -> None:
+    page = (ROOT / "docs" / "crash-safety.md").read_text()
+    assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", page)) & POINTS == POINTS
+    listed = {(kind, severity) for kind, severity in re.findall(r"^\| `(\w+)` \| (error|note) \|", page, re.MULTILINE)}
+    code = ast.parse((ROOT / "segq" / "examination.py").read_text())
+    added = set()
+    for node in ast.walk(code):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "_add":
+            kinds = [
+                each.value for each in ast.walk(node.args[0]) if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            ]
+            noted = any(keyword.arg == "severity" for keyword in node.keywords)
+            added |= {(kind, "note" if noted else "error") for kind in kinds}
+    assert listed == added | {("queue", "error")}
 
 
 def test_the_readme_has_the_two_commands() -> None:

@@ -15,12 +15,12 @@ ROOT = Path(segq.__file__).parent
 LAYERS = [
     ["errors", "failpoints", "settings", "format", "serializers"],
     ["fs", "mapped", "futex", "locks", "process", "message"],
-    ["batch", "blob", "ledger_view", "ledger", "index", "segment", "label", "labels"],
+    ["batch", "blob", "ledger_view", "ledger", "index", "segment", "label", "labels", "contents", "problem"],
     ["catalog", "topic_catalog", "label_catalog"],
     ["loading", "view", "rescue", "claims", "shelf", "claimer", "stats", "keeper", "tidier", "place"],
     ["producer", "consumer"],
     ["handle", "putting", "getting", "subscription"],
-    ["queue", "topic", "check"],
+    ["queue", "topic", "examination", "repair", "check", "salvage"],
     ["__init__"],
     ["__main__", "cli"],
 ]
