@@ -1,9 +1,13 @@
-"""Lets the kernel strike at one system call after the other: `python syscalls.py PLACE WORK SETTINGS STRIKE WHICH FIRST STEP`.
+"""Lets the kernel strike at one system call or another: `python syscalls.py PLACE WORK SETTINGS STRIKES CALLS COUNT SEED`.
 
-STRIKE is `kill` (SIGKILL as the call is entered: it is not made, all before it was) or the name of an error that the call
+A strike is `kill` (SIGKILL as the call is entered: it is not made, all before it was) or the name of an error that the call
 returns instead of being made. A child of fork does the work (see `works.py`) while strace watches it, attached before the first
-step, so that the calls are counted from there. They are first counted without a strike; those of the main thread that concern
-the queue's directory are the points. WHICH: `all` of them, or the `structural` ones; every STEP-th from FIRST on.
+step, so that calls are counted from there. They are first counted without a strike. Points are those of the main thread that
+concern the queue's directory; to be killed at, only those that change something on the disk, since before the others it is as
+before the next of these.
+
+STRIKES are separated by commas and used in turn. CALLS: `structural`, `failing` or `all`. Of what there is COUNT points are
+taken, chosen by SEED, at least one of each kind (call and file) if there are enough; 0: every one.
 
 After each strike a process that had nothing to do with it closes the account. Prints each strike that was not survived, and
 last what was done.
@@ -15,8 +19,8 @@ import collections
 import contextlib
 import ctypes
 import dataclasses
-import errno
 import os
+import random
 import re
 import select
 import shutil
@@ -34,10 +38,13 @@ from works import WORKS, close_accounts, died_before
 MAKING = ("rename", "renameat", "renameat2", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir", "ftruncate", "fallocate")
 SYNCING = ("fsync", "fdatasync", "msync")
 WRITING = ("write", "pwrite64", "mmap", "openat")
-STRUCTURAL, ALL = MAKING + SYNCING, MAKING + SYNCING + WRITING
 FAILING = ("write", "pwrite64", "fsync", "fdatasync", "openat", "mmap", "fallocate", "ftruncate", "mkdir", "rename")
+CALLS = {"structural": MAKING + SYNCING, "failing": FAILING, "all": MAKING + SYNCING + WRITING}
+NOT_PERMITTED = 77  # what this process ends with where strace cannot do its work
 PATIENCE = 60.0
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
+_PATH = re.compile(r"""(?<=[<"])/[^>"]*""")
+_NUMBERS = re.compile(r"\d{19}_[0-9a-f]{12}|\d+|[0-9a-f]{8}$")
 _RESUMED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$")
 _PR_SET_PTRACER, _ANYBODY = 0x59616D61, ctypes.c_ulong(-1)
 
@@ -48,11 +55,31 @@ class NotPermitted(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Point:
-    """The `number`-th time that the main thread makes this call."""
+    """The `number`-th time that the main thread makes this call; `what` it was in the run without a strike."""
 
     call: str
     number: int
     what: str
+
+    @property
+    def changes(self) -> bool:
+        """Whether the disk is another after it than before."""
+        return "= -1 E" not in self.what and (self.call != "openat" or "O_CREAT" in self.what or "O_TRUNC" in self.what)
+
+    @property
+    def reads(self) -> bool:
+        return self.call == "openat" and "O_RDONLY" in self.what
+
+    @property
+    def sort(self) -> str:
+        """What points have in common that are much the same: the call and the kind of file."""
+        paths = _PATH.findall(self.what)
+        path = paths[-1] if self.call in ("openat", "mmap") and paths else paths[0] if paths else ""
+        return f"{self.call} {self.reads} {_NUMBERS.sub('#', path)}"
+
+    def takes(self, strike: str) -> bool:
+        """An I/O error where something is only read is a damaged segment, by design: see `test_damage`."""
+        return self.changes if strike == "kill" else self.call in FAILING and not (strike == "EIO" and self.reads)
 
     def __str__(self) -> str:
         return f"{self.call} {self.number}: {self.what}"
@@ -184,11 +211,11 @@ class Attempt:
                 yield Point(call, counts[call], text.replace(str(self.place), ""))
 
 
-def points(place: Path, kind: str, settings: dict[str, Any], calls: tuple[str, ...]) -> list[Point]:
+def points(place: Path, kind: str, settings: dict[str, Any]) -> list[Point]:
     """What there is to strike at: one run without a strike, whose account has to close as well."""
     attempt = Attempt(place / "counted", kind, settings)
     attempt.prepare()
-    code = attempt.work("-e", _named("trace", calls))
+    code = attempt.work("-e", _named("trace", CALLS["all"]))
     assert code == 0, f"without a strike the work ended with {code}:\n{attempt.said()}"
     assert not attempt.troubled(), f"without a strike it said:\n{attempt.said()}"
     attempt.close()
@@ -220,53 +247,57 @@ def fail_at(attempt: Attempt, point: Point, error: str) -> bool:
     return "(INJECTED)" in attempt.trace.read_text(errors="replace")
 
 
-@dataclasses.dataclass(slots=True)
-class Sweep:
-    """One kind of strike at some points of a work."""
-
-    place: Path
-    kind: str
-    settings: dict[str, Any]
-    strike: str
-    struck: int = 0
-    wrong: int = 0
-
-    def at(self, chosen: list[Point]) -> None:
-        for n, point in enumerate(chosen):
-            attempt = Attempt(self.place / str(n), self.kind, self.settings)
-            try:
-                attempt.prepare()
-                self.struck += self._strike(attempt, point)
-            except NotPermitted:
-                raise
-            except Exception as error:
-                self.wrong += 1
-                print(f"--- {self.strike} at {point}\n{error}", flush=True)
-            else:
-                shutil.rmtree(attempt.place)
-
-    def _strike(self, attempt: Attempt, point: Point) -> bool:
-        return kill_at(attempt, point) if self.strike == "kill" else fail_at(attempt, point, self.strike)
+def chosen(every: list[Point], strikes: list[str], count: int, seed: int) -> list[tuple[Point, str]]:
+    """Which points are struck, and how."""
+    dice = random.Random(seed)
+    left = [(point, strikes[n % len(strikes)]) for n, point in enumerate(dice.sample(every, len(every)))]
+    left = [(point, strike) for point, strike in left if point.takes(strike)]
+    if not count:
+        return left
+    sorts: dict[tuple[str, str], tuple[Point, str]] = {}
+    for point, strike in left:
+        sorts.setdefault((point.sort, "kill" if strike == "kill" else "error"), (point, strike))
+    first = list(sorts.values())
+    dice.shuffle(first)
+    return (first + [pair for pair in left if pair not in first])[:count]
 
 
-def main(place: str, kind: str, durability: str, strike: str, which: str, first: str, step: str) -> None:
-    begun = time.monotonic()
-    assert strike == "kill" or strike in errno.errorcode.values(), strike
-    calls = FAILING if strike != "kill" else STRUCTURAL if which == "structural" else ALL
-    settings = {"durability": durability}
+def struck(place: Path, kind: str, settings: dict[str, Any], point: Point, strike: str) -> bool:
+    """Whether the call was met again. Fails if the work or the account does."""
+    attempt = Attempt(place, kind, settings)
+    attempt.prepare()
+    met = kill_at(attempt, point) if strike == "kill" else fail_at(attempt, point, strike)
+    shutil.rmtree(place)
+    return met
+
+
+def sweep(place: Path, kind: str, settings: dict[str, Any], strikes: list[str], calls: str, count: int, seed: int) -> int:
+    """Returns how many strikes were not survived."""
+    begun, met, wrong = time.monotonic(), 0, 0
+    every = [point for point in points(place, kind, settings) if point.call in CALLS[calls]]
+    pairs = chosen(every, strikes, count, seed)
+    for n, (point, strike) in enumerate(pairs):
+        try:
+            met += struck(place / str(n), kind, settings, point, strike)
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            wrong += 1
+            print(f"--- {n}: {strike} at {point}\n{error}\n", flush=True)
+    counts = ", ".join(f"{n} {call}" for call, n in collections.Counter(point.call for point in every).most_common())
+    print(
+        f"{kind} {settings}: {len(every)} calls ({counts}); {len(pairs)} struck with {strikes} (seed {seed}), {met} met again,"
+        f" {wrong} not survived; {time.monotonic() - begun:.0f} s"
+    )
+    assert wrong or met * 10 >= len(pairs) * 8, "too many calls were not met again: the work is another each time"
+    return wrong
+
+
+def main(place: str, kind: str, durability: str, strikes: str, calls: str, count: str, seed: str) -> None:
     try:
-        every = points(Path(place), kind, settings, calls)
-        chosen = every[int(first) :: int(step)]
-        sweep = Sweep(Path(place), kind, settings, strike)
-        sweep.at(chosen)
+        wrong = sweep(Path(place), kind, {"durability": durability}, strikes.split(","), calls, int(count), int(seed))
     except NotPermitted as error:
         print(error)
-        sys.exit(77)
-    counts = collections.Counter(point.call for point in every)
-    print(f"{kind} {durability} {strike}: {len(every)} calls ({dict(counts)}), {len(chosen)} points, struck {sweep.struck},"
-          f" {sweep.wrong} not survived, {time.monotonic() - begun:.1f} s")  # fmt: skip
-    assert sweep.struck * 10 >= len(chosen) * 9 or sweep.wrong, "too many calls were not met again"
-    sys.exit(1 if sweep.wrong else 0)
+        sys.exit(NOT_PERMITTED)
+    sys.exit(1 if wrong else 0)
 
 
 if __name__ == "__main__":
