@@ -69,13 +69,14 @@ def _options(*, create: bool) -> Options:
     return options
 
 
-def _opened(path: str, options: Options, access: AccessType, *, writing: bool = False) -> Rdict:
+def _opened(path: str, options: Options, access: AccessType, *, called: str = "", writing: bool = False) -> Rdict:
+    """`called`: what people know `path` as, if it is another way there."""
     try:
         instance = Rdict(path, options, access_type=access)
     except FileNotFoundError:
         raise
     except Exception as error:  # rocksdict raises plain Exception for whatever RocksDB says
-        raise _translated(error, path, reading=not writing) from error
+        raise _translated(error, called or path, reading=not writing) from error
     _open[id(instance)] = instance
     return instance
 
@@ -88,12 +89,19 @@ _ERRNO_TEXTS = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT,
                                                      errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)}  # fmt: skip
 
 
+# RocksDB's words for a file that could not be opened, and could when it tried again at once: it does not say why.
+_PASSED = "Direct I/O is not supported by the specified DB"
+
+
 def _translated(error: Exception, path: str, *, reading: bool) -> QueueError:
     """RocksDB's error as one of ours: the disk's (StorageError) or the data's (DamagedError).
 
     What a reader meets is the disk's fault only if it can pass; an I/O error would hold up the queue for ever.
     """
     text = str(error)
+    if _PASSED in text:
+        reason = "a file could not be opened for a moment (too many open files, or out of memory?); try again"
+        return StorageError(f"{path}: {reason}", errno=errno.EAGAIN, path=path)
     for words, code in _ERRNO_TEXTS.items():
         if words in text and not (reading and code == errno.EIO):
             translated: QueueError = storage_error(OSError(code, words), path)
@@ -174,7 +182,7 @@ class SegmentReader:
         access = AccessType.secondary(scratch) if scratch is not None else AccessType.read_only(False)
         self._directory = Directory(path)
         try:
-            self._instance: Rdict | None = _opened(self._directory.path, _options(create=False), access)
+            self._instance: Rdict | None = _opened(self._directory.path, _options(create=False), access, called=path)
         except BaseException:
             self._directory.close()
             raise
