@@ -52,6 +52,8 @@ def check(path: str | os.PathLike[str], fix: bool = False) -> Report:
         _, kind, settings = fmt.decode_queue_file(fs.read_file(os.path.join(path, fmt.QUEUE_FILE)), path)
     except FileNotFoundError:
         raise NotAQueueError(f"there is no queue at {path}", path=path) from None
+    fs.refuse_other_than_directories(path, fmt.DIRECTORIES)
+    fs.refuse_other_than_file(path, fmt.LOCK_FILE)
     structure = StructureLock(path)
     with structure:
         had_index = _index_is_whole(path)
@@ -111,6 +113,7 @@ class _Examination:
         if self.fix:
             rescue.rescue(self.catalog, 0)
             rescue.rescue_orphans(self.catalog)
+            rescue.put_right(self.catalog)
 
     def labels(self, catalog: TopicCatalog) -> None:
         for entry, error in catalog.labels.damaged().items():

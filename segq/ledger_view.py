@@ -62,7 +62,7 @@ class LedgerView:
         if words[LedgerWord.MAGIC] != fmt.LEDGER_MAGIC:
             raise DamagedError(f"{file.path} is not a ledger of this version", path=file.path)
         items, flags = words[_ITEMS], words[_FLAGS]
-        if not 0 < items <= 1 << 32 or flags > sum(LedgerFlag) or (source is not None and items != source.layout.items):
+        if not 0 < items <= fmt.MOST_ITEMS or flags > sum(LedgerFlag) or (source is not None and items != source.layout.items):
             raise DamagedError(f"{file.path} claims {items} items", path=file.path)
         layout = LedgerLayout.of(items, flags)
         if file.size < layout.total or max(words[_PUBLISHED], words[_NEXT]) > items:

@@ -25,7 +25,7 @@ from rocksdict import AccessType, DBCompressionType, Options, Rdict, WriteOption
 from segq import format as fmt
 from segq.errors import DamagedError, NotAQueueError, QueueError, StorageError
 from segq.format import Block
-from segq.fs import Directory, storage_error
+from segq.fs import Directory, refuse_other_than_files, storage_error
 
 _open: dict[int, Rdict] = {}
 _here = os.getpid()
@@ -33,6 +33,7 @@ _here = os.getpid()
 # Larger than any segment, so that the data stays in the log and is never rewritten. Memory is taken as it is used.
 _WRITE_BUFFER = 4 << 30
 _ARENA_BLOCK = 256 << 10
+_OURS = (fmt.LEDGER_FILE, fmt.BATCH_FILE, fmt.BLOB_FILE)  # in the same directory; RocksDB does not know them
 # RocksDB reserves disk for the log by this much at a time (it has no other effect with one column family).
 _LOG_RESERVE = 1 << 20
 
@@ -69,6 +70,7 @@ def _options(*, create: bool) -> Options:
 
 
 def _opened(path: str, options: Options, access: AccessType, *, writing: bool = False) -> Rdict:
+    refuse_other_than_files(path, _OURS)
     try:
         instance = Rdict(path, options, access_type=access)
     except FileNotFoundError:
