@@ -127,7 +127,7 @@ class LedgerView:
         return words[_SEALED] == 1 and words[_NEXT] == 0 and not words[_CHOSEN]
 
     def chosen(self) -> None:
-        self.words[_CHOSEN] = 1
+        self.stored[_CHOSEN] = 1
 
     @property
     def is_chosen(self) -> bool:

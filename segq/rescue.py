@@ -143,6 +143,7 @@ def _settle(catalog: Catalog, slot: int) -> None:
             sealed += 1
     if ARMED:
         reach("rescue.sealed")
+    _mend_ledgers(catalog)
     freed = release(catalog, slot, catalog.holders)
     if ARMED:
         reach("rescue.freed")
@@ -165,6 +166,20 @@ def _settle(catalog: Catalog, slot: int) -> None:
     )
     if ARMED:
         reach("rescue.forgotten")
+
+
+def _mend_ledgers(catalog: Catalog) -> None:
+    """In a topic, what a dead one held is in labels' ledgers, which cannot be read without the producer's."""
+    for name in catalog.listed():
+        if not catalog.labelled or name.state is not State.CHOSEN:
+            continue
+        try:
+            ledger = _ledger(catalog, name) or rebuild_ledger(catalog, name)
+        except DamagedError as error:
+            catalog.quarantine(name, str(error))
+        else:
+            if ledger is not None:
+                ledger.close()
 
 
 def _nobodys(catalog: Catalog, name: SegmentName, *, living: set[int]) -> bool:

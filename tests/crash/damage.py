@@ -30,7 +30,7 @@ from accounts import ROOT, identity_of, item, item_id, origin, segments
 
 import segq
 
-HANG = 30  # seconds after which a case hangs, on a machine however busy
+HANG = 40  # seconds after which a case hangs, on a machine however busy
 MEMORY = 3 << 30  # bytes of address space that a case may take beyond what the process has
 SETTINGS: dict[str, Any] = {"segment_items": 40}
 LABELS = ("one", "two")
@@ -272,16 +272,16 @@ class Survey:
 
     def __init__(self, path: Path, kind: str, case: Case) -> None:
         self.path, self.kind, self.case = path, kind, case
-        self.altered = 0
+        self.altered = self.missing = 0
         self.damaged = f"{case.state}0" if case.state in ("chosen", "ready", "loading") else ""
 
-    def drain(self, taker: Any, *, once: bool = True) -> list[str]:
-        found: list[str] = []
+    def drain(self, taker: Any, found: list[str], *, once: bool = True) -> None:
+        """Takes all there is; what it got is in `found` also if it raises."""
         while True:
             try:
                 messages = taker.receive_many(500, timeout=0.02)
             except segq.Empty:
-                return found
+                return
             for message in messages:
                 try:
                     found.append(identity_of(message.value))
@@ -310,14 +310,17 @@ class Survey:
             ):
                 demand(not set(ids[:begun]) & set(found), f"items of {name} were delivered again")
         demand(set(missing) <= {self.damaged}, f"lost of other segments: { {n: len(m) for n, m in missing.items()} }")
-        if missing and not self.excused():
-            set_aside = (
-                [p for p in (self.path / "quarantine").rglob("*") if p.is_file()] if (self.path / "quarantine").is_dir() else []
-            )
-            gone = self.case.target == "directory" or (self.altered and len(missing[self.damaged]) == self.altered)
-            demand(gone or set_aside, f"{len(missing[self.damaged])} items are gone without a trace")
         if self.whole_again():
             demand(not missing, f"a lost ledger is no reason to lose items: {missing}")
+        self.missing = len(missing.get(self.damaged, ()))
+
+    def find_trace(self) -> None:
+        """When all labels are done: what did not come out was set aside, unless it went with what was done to the directory."""
+        if self.missing and not self.excused():
+            place = self.path / "quarantine"
+            set_aside = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else []
+            gone = self.case.target == "directory" or self.missing == self.altered
+            demand(gone or set_aside, f"{self.missing} items are gone without a trace")
 
     def excused(self) -> bool:
         """A state byte that was changed says what it says: `done`, for example."""
@@ -375,13 +378,18 @@ def survive(path: Path, kind: str, case: Case, before: dict[str, tuple[int, byte
         changed = {name for name in before | after if before.get(name) != after.get(name)} - {"queue.lock"}
         demand(not changed, f"refused ({error}), and yet changed: {sorted(changed)}")
         return
+    surveys = []
     for taker, begun in zip(takers_of(path, kind), (ACKED, 2), strict=False):
         survey = Survey(path, kind, case)
+        surveys.append(survey)
         with taker() as consumer:
-            found = survey.drain(consumer)
+            found: list[str] = []
+            survey.drain(consumer, found)
             survey.judge(found, begun)
             demand(consumer.qsize() == 0, f"{consumer.qsize()} are said to wait")
     goes_on(path, kind)
+    for survey in surveys:
+        survey.find_trace()
     report = segq.check(path, fix=True)
     problems = [problem for problem in segq.check(path).problems if problem.kind != "foreign"]
     demand(not problems, f"still wrong: {problems}; before: {report.problems}")
@@ -395,7 +403,7 @@ def goes_on(path: Path, kind: str) -> None:
         takers = [stack.enter_context(taker()) for taker in takers_of(path, kind)]
         handle.put("one more")
         for taker in takers:
-            demand(taker.get(timeout=20) == "one more", "what was put now came out otherwise")
+            demand((value := taker.get(timeout=20)) == "one more", f"came out in the place of what was put: {value!r:.100}")
         handle.put_many([b"x" * 30_000] * 10)
         for taker in takers:
             demand(taker.get_many(10, timeout=20) == [b"x" * 30_000] * 10, "what was put now came out otherwise")
@@ -435,7 +443,7 @@ def survive_live(path: Path, kind: str, case: Case, outside: Path, rng: random.R
         for taker, ids in zip(takers, found, strict=True):
             for _attempt in range(3):
                 try:
-                    ids += survey.drain(taker, once=False)
+                    survey.drain(taker, ids, once=False)
                     break
                 except segq.QueueError:
                     continue
@@ -444,7 +452,7 @@ def survive_live(path: Path, kind: str, case: Case, outside: Path, rng: random.R
             each.close()
     for taker, ids, begun in zip(takers_of(path, kind), found, (ACKED, 2), strict=False):
         with taker() as consumer:
-            ids += survey.drain(consumer, once=False)
+            survey.drain(consumer, ids, once=False)
         survey.judge(ids, begun)
     goes_on(path, kind)
 
