@@ -168,7 +168,8 @@ class Ledger(LedgerView):
     def _free_span(self, count: int) -> tuple[int, int] | None:
         """Up to `count` free items that follow each other; nothing is marked yet. Under the lock."""
         words, states_at = self.words, self.layout.states
-        begin, limit = words[_NEXT], self.stored[_PUBLISHED]
+        limit = self.published
+        begin = min(words[_NEXT], limit)
         if words[_RETURNED]:
             found = self._map.find(FREE, states_at + self._prefix, states_at + begin) - states_at
             if found >= 0:

@@ -95,20 +95,20 @@ class LedgerView:
 
     @property
     def published(self) -> int:
-        return self.stored[_PUBLISHED]
+        return min(self.stored[_PUBLISHED], self.layout.items)  # a damaged word must not lead out of the arrays
 
     @property
     def sealed(self) -> bool:
         return self.stored[_SEALED] == 1
 
     def published_bytes(self) -> int:
-        published = self.words[_PUBLISHED]
+        published = self.published
         return self.sizes[published - 1] if self.sizes is not None and published else 0
 
     def reserved(self) -> tuple[int, int]:
         """Items and bytes that count against the capacity before subtracting what is done."""
         words = self.words
-        return max(words[_LIMIT], words[_PUBLISHED]), max(words[_LIMIT_BYTES], self.published_bytes())
+        return max(words[_LIMIT], self.published), max(words[_LIMIT_BYTES], self.published_bytes())
 
     def available(self) -> bool:
         words = self.words
@@ -221,7 +221,7 @@ class LedgerView:
 
     def _known(self) -> int:
         """The items whose states can be looked at: a label's arrays grow behind the producer's."""
-        published = self.stored[_PUBLISHED]
+        published = self.published
         return published if self.source is None else min(published, self.words[_ALLOCATED])
 
     def _known_states(self) -> bytes:
@@ -230,7 +230,7 @@ class LedgerView:
     def _window(self) -> bytes:
         """The state bytes that can differ: above the done prefix (which grows here), below `next`."""
         begin = self.layout.states + self._prefix
-        stop = self._known() if self._sparse else self.words[_NEXT]
+        stop = self._known() if self._sparse else min(self.words[_NEXT], self._known())
         window = self._map[begin : self.layout.states + max(stop, self._prefix)]
         rest = window.lstrip(_OVER)
         self._prefix += len(window) - len(rest)

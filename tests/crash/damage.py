@@ -161,7 +161,7 @@ def every_case(kind: str, numbers: int) -> list[Case]:
         for how in HOWS:
             if state == "live" and how in SIZES:
                 continue
-            found += [Case(state, target, how, number) for number in range(numbers if how in IN_PLACE[:5] + ("cut",) else 1)]
+            found += [Case(state, target, how, number) for number in range(numbers if how in (*IN_PLACE[:5], "cut") else 1)]
     found += [Case(state, "directory", how, 0) for state in ("chosen", "ready", "loading") for how in OF_DIRECTORY]
     directories = ("owners", "quarantine", *(("labels",) if kind == "topic" else ()))
     found += [Case("queue", directory, how, 0) for directory in directories for how in OF_DIRECTORY]
