@@ -200,6 +200,15 @@ def quarantine(queue: str, name: str, reason: str) -> str:
     return target
 
 
+def clear_away(queue: str, name: str, reason: str) -> None:
+    """Makes place for a file that can be made anew: what lies there is removed, or set aside if it is a directory."""
+    path = os.path.join(queue, name)
+    if os.path.isdir(path) and not os.path.islink(path):
+        quarantine(queue, name, reason)
+    else:
+        unlink(path)
+
+
 def quarantine_bytes(queue: str, name: str, data: bytes, reason: str) -> str:
     """Stores `data`, which could not be understood, as a file in quarantine with `reason` beside it."""
     target = _free_place(queue, name)

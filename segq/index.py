@@ -17,7 +17,7 @@ import time
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.format import IndexWord, OwnerWord
-from segq.fs import quarantine, unlink
+from segq.fs import clear_away, unlink
 from segq.futex import Word
 from segq.locks import FileMutex
 from segq.mapped import MappedFile
@@ -95,10 +95,7 @@ class Index:
             file.close()
             unlink(path)
         except DamagedError as error:
-            if os.path.isdir(path) and not os.path.islink(path):
-                quarantine(queue, fmt.INDEX_FILE, str(error))
-            else:
-                unlink(path)
+            clear_away(queue, fmt.INDEX_FILE, str(error))
         except FileNotFoundError:
             pass
         file = MappedFile.create(path, fmt.INDEX_SIZE, [(0, fmt.INDEX_SIZE)])

@@ -379,10 +379,10 @@ def survive(path: Path, kind: str, case: Case, before: dict[str, tuple[int, byte
         demand(not changed, f"refused ({error}), and yet changed: {sorted(changed)}")
         return
     surveys = []
-    for taker, begun in zip(takers_of(path, kind), (ACKED, 2), strict=False):
-        survey = Survey(path, kind, case)
-        surveys.append(survey)
-        with taker() as consumer:
+    with contextlib.ExitStack() as stack:
+        consumers = [stack.enter_context(taker()) for taker in takers_of(path, kind)]  # a label that is lost begins here
+        for consumer, begun in zip(consumers, (ACKED, 2), strict=False):
+            surveys.append(survey := Survey(path, kind, case))
             found: list[str] = []
             survey.drain(consumer, found)
             survey.judge(found, begun)

@@ -21,7 +21,7 @@ import segq
 
 SEED = int(os.environ.get("SEGQ_SEED", time.time() // 86_400))
 SHARES = 12  # of the matrix, each a test, so that workers share them
-SAMPLE = 14  # cases of each kind in the default suite
+SAMPLE = 8  # cases of each kind in the default suite
 
 
 @pytest.fixture(scope="module", params=["queue", "topic"])
