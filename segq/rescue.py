@@ -247,7 +247,13 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
     writer = SegmentWriter(path)
     expires: list[int] = []
     try:
-        for first, block in batch.unflushed(writer.flushed(), published, open_only=same_boot) if batch is not None else ():
+        flushed = writer.flushed()
+        pieces = batch.unflushed(flushed, published, open_only=same_boot) if batch is not None else []
+        if any(first < flushed < published for first, _ in pieces):  # it would take the place of a block that is whole
+            reason = f"holds items from {pieces[0][0]} on, of which {flushed} are in blocks"
+            fs.quarantine(os.path.dirname(path), os.path.join(os.path.basename(path), fmt.BATCH_FILE), reason)
+            pieces, same_boot = [], False
+        for first, block in pieces:
             writer.write(first, with_checksums(first, block, path, ledger.states), sync=False)
         flushed = writer.flushed()
         if not same_boot:

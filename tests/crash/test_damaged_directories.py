@@ -18,6 +18,7 @@ import damage
 import pytest
 
 import segq
+from segq import format as fmt
 
 SEED = int(os.environ.get("SEGQ_SEED", time.time() // 86_400))
 SHARES = 12  # of the matrix, each a test, so that workers share them
@@ -154,6 +155,26 @@ def test_a_ledger_that_lost_its_states_with_power_gives_its_items_again(tmp_path
         file.write(bytes(4096))
     with segq.Queue(path) as q:
         assert sorted(q.get_many(100, timeout=5)) == list(range(21))
+
+
+def test_an_open_batch_that_claims_to_begin_earlier_does_not_take_the_place_of_whole_blocks(
+    template: tuple[Path, str], tmp_path: Path
+) -> None:
+    if template[1] != "queue":
+        pytest.skip("as for queues")
+    path = tmp_path / "queue"
+    shutil.copytree(template[0], path)
+    (name, _) = [name for name in sorted(os.listdir(path)) if name.startswith("loading_")]
+    with (path / name / "batch").open("r+b") as file:
+        for half in (0, fmt.HALF_SIZE):
+            file.seek(half + 8)
+            if int.from_bytes(file.read(8), "little") == 26:
+                file.seek(half + 8)
+                file.write(bytes(8))
+    with segq.Queue(path) as q:
+        found = [damage.identity_of(value) for value in q.get_many(1000, timeout=5)]
+    assert [identity for identity in found if identity.startswith("loading0")] == damage.IDS["loading0"][:26]
+    assert [reason.stem for reason in (path / "quarantine").glob("*.reason")].count("batch") == 1
 
 
 @pytest.mark.torture
