@@ -8,10 +8,13 @@ RocksDB (a half is flushed before it is reused) and the reader goes there.
 
 from __future__ import annotations
 
+import os
+
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.format import END_MASK, HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, IS_REFERENCE, RUN, HalfWord, Runs
-from segq.fs import rename, storage_errors, unlink
+from segq.fs import HeldDescriptor, open_regular, rename, storage_errors, unlink
+from segq.locks import try_lock
 from segq.mapped import MappedFile, mapping
 
 _FIRST_LIFE = 2  # the sequence of a half that was not reused yet
@@ -30,6 +33,7 @@ class BatchWriter:
         unfinished = f"{path}.new"  # readers must not see it before it says where it begins
         unlink(unfinished)
         self._file = MappedFile.create(unfinished, fmt.BATCH_SIZE, [(0, fmt.BATCH_SIZE)])
+        try_lock(self._file.descriptor)  # as long as we live; see `in_hand`
         self._words = self._file.words
         with storage_errors(path):
             self._payloads = [mapping(self._file.descriptor, HALF_BYTES, half * HALF_SIZE + fmt.PAYLOAD_AT) for half in (0, 1)]
@@ -89,6 +93,18 @@ class BatchWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+def in_hand(path: str) -> bool:
+    """Whether a living producer has this open batch in hand: its owner's file may have been deleted, its own locks stay."""
+    try:
+        with storage_errors(path):
+            held = HeldDescriptor(open_regular(path, os.O_RDWR))
+    except (FileNotFoundError, DamagedError):
+        return False
+    taken = not try_lock(held.descriptor)
+    held.close()
+    return taken
 
 
 class BatchReader:

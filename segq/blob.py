@@ -20,6 +20,7 @@ from segq import format as fmt
 from segq.errors import DamagedError
 from segq.format import DEAD, DONE, END_MASK, IS_REFERENCE, REFERENCE, Reference
 from segq.fs import HeldDescriptor, open_regular, shorten, storage_errors
+from segq.settings import MAX_ITEM_BYTES
 
 
 class DamagedItem(DamagedError):
@@ -87,7 +88,7 @@ class BlobReader(HeldDescriptor):
             raise DamagedItem(f"{self._path}: a reference of {len(reference)} bytes")
         offset, length, checksum, checked = REFERENCE.unpack(reference)
         size = os.fstat(self.descriptor).st_size
-        if offset + length > size:
+        if offset + length > size or length > MAX_ITEM_BYTES:
             raise DamagedItem(f"{self._path} ends at {size}, before an item at {offset} of {length} bytes")
         try:
             data = os.pread(self.descriptor, length, offset)

@@ -112,7 +112,7 @@ class Catalog:
     def listed(self, *, removed: bool = False) -> list[SegmentName]:
         """The names as they are in the directory now, oldest first."""
         try:
-            entries = fs.listing(self.queue)
+            entries = fs.directories(self.queue)
         except FileNotFoundError:
             raise NotAQueueError(
                 f"{self.queue} is gone: the queue was removed while this handle was open", path=self.queue

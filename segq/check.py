@@ -33,6 +33,8 @@ def check(path: str | os.PathLike[str], fix: bool = False) -> Report:
         _, kind, settings = fmt.decode_queue_file(fs.read_file(os.path.join(path, fmt.QUEUE_FILE)), path)
     except FileNotFoundError:
         raise NotAQueueError(_nothing(path), path=path) from None
+    fs.refuse_other_than_directories(path, fmt.DIRECTORIES)
+    fs.refuse_other_than_file(path, fmt.LOCK_FILE)
     seen = _look(path, kind, settings)
     found, left = {_key(problem): problem for problem in seen.problems}, seen.problems
     for _round in range(_ROUNDS if fix else 0):

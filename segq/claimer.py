@@ -23,6 +23,7 @@ log = logging.getLogger("segq")
 
 _SHUTDOWN = int(IndexWord.SHUTDOWN)
 _TURN_SECONDS = 0.25  # how long a consumer stays with one lineage while others have items
+_VAIN = 5  # a segment that is renamed meanwhile makes a read fail once or twice
 
 
 class Claimer:
@@ -65,6 +66,7 @@ class Claimer:
         return ledger.claim(count, self._by.slot, self._by.deadline())
 
     def _claim_in(self, view: SegmentView, count: int) -> ClaimedItems | None:
+        vain = 0
         while (span := self.span(view, count)) is not None:
             begin, end = span
             try:
@@ -73,7 +75,7 @@ class Claimer:
             except DamagedError as error:
                 if self._catalog.locate(view.name) is None:  # dropped, or expired as a whole
                     return None
-                self._salvage(view, begin, end, error)
+                vain = 0 if self._salvage(view, begin, end, error, last=vain == _VAIN) else vain + 1
                 continue
             except BaseException:  # the user's serializer ran: anything may come, KeyboardInterrupt too
                 view.ledger.give_back(begin, end, self._by.slot)
@@ -113,25 +115,30 @@ class Claimer:
         view.ledger.give_back(begin, begin + len(raw), self._by.slot)
         return []
 
-    def _salvage(self, view: SegmentView, begin: int, end: int, error: DamagedError) -> None:
+    def _salvage(self, view: SegmentView, begin: int, end: int, error: DamagedError, *, last: bool) -> int:
         """Something in the range cannot be read: that is marked dead, the rest given back.
 
         In a sealed segment all that lies before the next whole block is marked in one go; in one that is still written to, no
-        more than was claimed.
+        more than was claimed. Where each can be read and all together cannot, time and again, a damaged open batch contradicts
+        itself: the `last` time all of them are marked. Returns how many.
         """
-        i, ledger = begin, view.ledger
+        i, ledger, dead = begin, view.ledger, 0
         while i < end:
             try:
                 view.read(i, i + 1)
                 i += 1
             except DamagedItem:
-                ledger.bury(i, i + 1, self._by.slot)
+                dead += ledger.bury(i, i + 1, self._by.slot)
                 log.error("%s: item %d cannot be read: %s", view.name, i, error)
                 i += 1
             except DamagedError:
-                stop = view.readable_from(i, ledger.published if ledger.sealed else end)
-                buried = ledger.bury(i, stop, self._by.slot)
+                stop = max(i + 1, view.readable_from(i, ledger.published if ledger.sealed else end))
+                dead += (buried := ledger.bury(i, stop, self._by.slot))
                 log.error("%s: %d items from %d on cannot be read: %s", view.name, buried, i, error)
                 i = stop
+        if last and not dead:
+            dead = ledger.bury(begin, end, self._by.slot)
+            log.error("%s: %d items from %d on cannot be read: %s", view.name, dead, begin, error)
         ledger.give_back(begin, end, self._by.slot)
         self._shelf.retire_if_complete(view)
+        return dead

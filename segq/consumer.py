@@ -29,6 +29,7 @@ from segq.shelf import Shelf
 _ROOM_SLEEPERS, _SHUTDOWN = int(IndexWord.ROOM_SLEEPERS), int(IndexWord.SHUTDOWN)
 LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
 _DONE_STATE = 2
+_VAIN = 1000  # looks in a row that promised something and claims that got nothing: a damaged ledger contradicts itself
 
 
 Run = tuple[ClaimedItems, int, list[Any], bool]
@@ -57,6 +58,7 @@ class Consumer:
         self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings.serializer, loads)
         self._gets_total = 0  # items handed out by get, all of the finished claims
         self._looked_after = 0.0
+        self._vain = 0
         self._look_after_every = LOOK_AFTER if settings.lease is None else min(LOOK_AFTER, settings.lease / 10)
         self._nothing = self._claimed = ClaimedItems.nothing()
         keeper.add(self)
@@ -258,7 +260,10 @@ class Consumer:
     def _claim_next(self, count: int) -> ClaimedItems | None:
         if time.monotonic() - self._looked_after > 2 * self._look_after_every:  # busy all the time; else before sleeping
             self.look_after_others()
-        return self._claimer.next(count)
+        fresh = self._claimer.next(count)
+        if fresh is not None:
+            self._vain = 0
+        return fresh
 
     def _retire_if_over(self, claimed: ClaimedItems) -> None:
         if claimed.end > claimed.begin and claimed.ledger.sealed:
@@ -277,8 +282,10 @@ class Consumer:
         bell = self._bell
         heard = bell.listen()
         shutdown = self._words[_SHUTDOWN]
-        if shutdown != 2 and self._something_free():
+        if shutdown != 2 and self._vain < _VAIN and self._something_free():
+            self._vain += 1
             return
+        self._vain = 0
         if shutdown == 2 or (shutdown and not self._something_free()):
             raise ShutDown(f"{self._catalog.queue} was shut down", path=self._catalog.queue)
         if not block:

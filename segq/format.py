@@ -87,6 +87,7 @@ PAGE = 4096
 QUEUE_FILE, LOCK_FILE, INDEX_FILE = "queue.json", "queue.lock", "index"
 OWNERS_DIR, QUARANTINE_DIR, SCRATCH_SUFFIX = "owners", "quarantine", ".scratch"
 LABELS_DIR, UNFINISHED = "labels", ".new"
+DIRECTORIES = (OWNERS_DIR, LABELS_DIR, QUARANTINE_DIR)
 LEDGER_FILE, BATCH_FILE, BLOB_FILE = "ledger", "batch", "blob"
 
 
@@ -205,6 +206,7 @@ def decode_queue_file(data: bytes, path: str) -> tuple[str, str, Settings]:
 
 BLOCK_HEADER = struct.Struct("<2sBBIII")
 BLOCK_MAGIC, BLOCK_VERSION = b"SB", 1
+MOST_ITEMS = 1 << 26  # in a segment: bounds what a damaged count can make a reader allocate
 HAS_REFERENCES = 1
 REFERENCE = struct.Struct("<QQII")
 IS_REFERENCE, END_MASK = 1 << 31, (1 << 31) - 1
@@ -241,8 +243,8 @@ def expiries(runs: bytes, count: int) -> list[int]:
     """When each of a block's `count` items expires, in milliseconds of the epoch."""
     noted = [RUN.unpack_from(runs, at) for at in range(0, len(runs), RUN.size)]
     found: list[int] = []
-    for (_, ttl, put_at), after in zip(noted, [*(run[0] for run in noted[1:]), count], strict=True):
-        found += [put_at + ttl if ttl else NEVER] * (min(after, count) - len(found))
+    for (_, ttl, put_at), after in zip(noted, [*(run[0] for run in noted), count][1:], strict=True):
+        found += [min(put_at + ttl, NEVER) if ttl else NEVER] * (min(after, count) - len(found))
     return found + [NEVER] * (count - len(found))
 
 
@@ -296,9 +298,11 @@ class Block:
 
 
 def slices(data: bytes, begin: int, ends: list[int]) -> list[bytes]:
-    """`data` cut at `ends`, the first piece beginning at `begin`."""
+    """`data` cut at `ends`, the first piece beginning at `begin`. Raises DamagedError unless each begins where one ends."""
     if not ends:
         return []
+    if ends[0] < begin or sorted(ends) != ends:  # pieces that overlap could take any amount of memory
+        raise DamagedError("items that end before they begin")
     return [data[begin : ends[0]], *[data[a:b] for a, b in pairwise(ends)]]
 
 
@@ -308,6 +312,8 @@ def marked(data: bytes, start: int, before: int, ends: list[int]) -> list[bytes]
     begin = start + (before & END_MASK)
     for end in ends:
         stop = start + (end & END_MASK)
+        if stop < begin:
+            raise DamagedError("items that end before they begin")
         item = data[begin:stop]
         items.append(Reference(item) if end & IS_REFERENCE else item)
         begin = stop
@@ -326,6 +332,8 @@ def decode_block(key: bytes, data: bytes) -> Block:
     if start > len(data):
         raise DamagedError(f"block of {len(data)} bytes claims {count} items and {runs} runs")
     ends = memoryview(data)[BLOCK_HEADER.size : runs_at].cast("I")
+    if int.from_bytes(key, "big") + count > MOST_ITEMS:
+        raise DamagedError(f"block of {count} items from {int.from_bytes(key, 'big')} on")
     references = bool(flags & HAS_REFERENCES)
     if count and (ends[-1] & END_MASK if references else ends[-1]) != len(data) - start:
         raise DamagedError(f"block's items end at {ends[-1]}, its payload at {len(data) - start}")
@@ -499,10 +507,13 @@ def decode_label(data: bytes, path: str) -> tuple[str, str, int, dict[str, int]]
     try:
         document: Any = json.loads(data)
         label, label_id, cut, starts = document["label"], document["id"], document["cut"], document["starts"]
-        if not (isinstance(label, str) and _LABEL_ID.fullmatch(label_id) and isinstance(cut, int)):
+        if not (isinstance(label, str) and _LABEL_ID.fullmatch(label_id) and type(cut) is int and isinstance(starts, dict)):
             raise TypeError("wrong types")
-        return label, label_id, cut, {str(name): int(count) for name, count in starts.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if not all(type(count) is int and 0 <= count <= MOST_ITEMS for count in starts.values()):
+            raise TypeError("wrong starts")
+        label.encode()
+        return label, label_id, cut, starts
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DamagedError(f"{path} is not a label's file ({error})", path=path) from error
 
 

@@ -81,6 +81,38 @@ def locate(queue: str, name: SegmentName) -> SegmentName | None:
     return None
 
 
+def directories(path: str) -> list[str]:
+    """The names of the directories in it; links to directories are none."""
+    with storage_errors(path), os.scandir(path) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def refuse_other_than_files(path: str, but: tuple[str, ...]) -> None:
+    """Raises DamagedError if the directory holds anything but regular files, names that begin with one of `but` aside.
+
+    RocksDB would follow a link out of the queue, wait for ever at a FIFO, read a device without end.
+    """
+    with storage_errors(path), os.scandir(path) as entries:
+        for entry in entries:
+            if not entry.is_file(follow_symlinks=False) and not entry.name.startswith(but):
+                raise DamagedError(f"{os.path.join(path, entry.name)} is not a regular file", path=path)
+
+
+def refuse_other_than_directories(path: str, names: tuple[str, ...]) -> None:
+    """Refuses a queue that has something else where one of these directories belongs: what is moved there would leave it."""
+    for name in names:
+        place = os.path.join(path, name)
+        if os.path.lexists(place) and (os.path.islink(place) or not os.path.isdir(place)):
+            raise NotAQueueError(f"{place} is not a directory; move it elsewhere, nothing was touched", path=path)
+
+
+def refuse_other_than_file(path: str, name: str) -> None:
+    """Refuses a queue in which something else lies where this file belongs."""
+    place = os.path.join(path, name)
+    if os.path.lexists(place) and (os.path.islink(place) or not os.path.isfile(place)):
+        raise NotAQueueError(f"{place} is not a regular file; move it elsewhere, nothing was touched", path=path)
+
+
 def read_file(path: str, most: int = 1 << 20) -> bytes:
     """The contents of a regular file (never of a link or a FIFO), at most `most` bytes of it."""
     with storage_errors(path):
@@ -93,7 +125,8 @@ def write_file(path: str, data: bytes, *, durable: bool = False) -> None:
     """Creates or replaces `path` as a whole: a reader, or a crash, sees the old contents or the new."""
     with storage_errors(path):
         temporary = f"{path}.{os.getpid()}.new"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(temporary, flags, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -175,6 +208,15 @@ def quarantine(queue: str, name: str, reason: str) -> str:
     rename(os.path.join(queue, name), target)
     write_file(target + ".reason", reason.encode("utf-8", "replace") + b"\n")
     return target
+
+
+def clear_away(queue: str, name: str, reason: str) -> None:
+    """Makes place for a file that can be made anew: what lies there is removed, or set aside if it is a directory."""
+    path = os.path.join(queue, name)
+    if os.path.isdir(path) and not os.path.islink(path):
+        quarantine(queue, name, reason)
+    else:
+        unlink(path)
 
 
 def quarantine_bytes(queue: str, name: str, data: bytes, reason: str) -> str:

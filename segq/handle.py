@@ -55,6 +55,7 @@ class Parts:
         rescue.rescue_orphans(self.catalog)
         if not process.slots(path):  # the first handle: a shutdown lasts as long as somebody has the queue open
             self.index.shutdown = 0
+            rescue.put_right(self.catalog)
 
     def close(self) -> None:
         self.tidier.stop()

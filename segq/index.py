@@ -17,13 +17,14 @@ import time
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.format import IndexWord, OwnerWord
-from segq.fs import unlink
+from segq.fs import clear_away, unlink
 from segq.futex import Word
 from segq.locks import FileMutex
 from segq.mapped import MappedFile
 
 LOOK_AGAIN = 1.0  # seconds; every sleep is bounded by it
 EVERYBODY = 1 << 30
+_MOST_WORD = (1 << 64) - 1  # a damaged counter must not stop who adds to it
 
 
 class Bell:
@@ -93,8 +94,8 @@ class Index:
                 return cls(queue, file)
             file.close()
             unlink(path)
-        except DamagedError:
-            unlink(path)
+        except DamagedError as error:
+            clear_away(queue, fmt.INDEX_FILE, str(error))
         except FileNotFoundError:
             pass
         file = MappedFile.create(path, fmt.INDEX_SIZE, [(0, fmt.INDEX_SIZE)])
@@ -135,7 +136,7 @@ class Index:
 
     def add(self, word: IndexWord, count: int) -> None:
         """Adds to a counter that people look at. Under the structure lock, or let an addition now and then be lost."""
-        self.words[word] += count
+        self.words[word] = (self.words[word] + count) & _MOST_WORD
 
     def owner_word(self, slot: int, word: OwnerWord) -> int:
         """Where `word` of `slot` lies in `words`."""

@@ -12,6 +12,9 @@ from segq.format import IndexWord, LabelWord, SegmentName
 from segq.index import Bell, Index
 from segq.mapped import MappedFile
 
+_MOST_JSON = 64 << 20  # more segments than a directory can be worked with
+_MOST_WORD = (1 << 64) - 1  # damaged counters must not stop whoever adds to them
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SeenLabel:
@@ -47,9 +50,11 @@ class Label:
     def __init__(self, file: MappedFile, index: Index) -> None:
         """Raises DamagedError."""
         words, size = file.words, file.words[LabelWord.SIZE]
-        if words[LabelWord.MAGIC] != fmt.LABEL_MAGIC or file.size < fmt.PAGE + size:
+        if words[LabelWord.MAGIC] != fmt.LABEL_MAGIC or file.size < fmt.PAGE + size or size > _MOST_JSON:
             raise DamagedError(f"{file.path} is not a label's file", path=file.path)
         self.text, self.id, self.cut, self._starts = fmt.decode_label(bytes(file.view[fmt.PAGE : fmt.PAGE + size]), file.path)
+        if fmt.label_file(self.text) != os.path.basename(file.path):
+            raise DamagedError(f"{file.path} is the file of another label, {self.text!r}", path=file.path)
         self._file, self.words = file, words
         self.bell = LabelBell(file, index)
 
@@ -76,9 +81,9 @@ class Label:
         if durable:
             file.sync()
         file.close()
+        file.path = path
         label = cls(file, index)
         fs.rename(unfinished, path)
-        file.path = path
         if durable:
             try:
                 fs.sync_directory(os.path.dirname(path))
@@ -121,8 +126,8 @@ class Label:
         if last := words[LabelWord.JOURNAL]:
             self.booked(last)
         words[LabelWord.JOURNAL] = 0  # or a death before the new stamp would have the new sums taken for the last segment's
-        words[LabelWord.DONE_AFTER] = words[LabelWord.DONE] + done
-        words[LabelWord.MISSED_AFTER] = words[LabelWord.MISSED] + missed
+        words[LabelWord.DONE_AFTER] = (words[LabelWord.DONE] + done) & _MOST_WORD
+        words[LabelWord.MISSED_AFTER] = (words[LabelWord.MISSED] + missed) & _MOST_WORD
         words[LabelWord.JOURNAL] = stamp
         self.booked(stamp)
 

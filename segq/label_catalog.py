@@ -66,10 +66,10 @@ class LabelCatalog(TopicCatalog):
                 if self._nothing_for_us(found, source):
                     return None
                 return self._begin(found, source)
-            except DamagedError:
+            except DamagedError as error:
                 with self.structure:
-                    if os.path.exists(path):
-                        fs.unlink(path)
+                    if os.path.lexists(path):
+                        fs.clear_away(self.queue, os.path.relpath(path, self.queue), str(error))
         return None
 
     def _nothing_for_us(self, name: SegmentName, source: Ledger) -> bool:

@@ -88,6 +88,8 @@ class Labels:
         if not os.path.isdir(self._directory):
             fs.make_directory(self._directory)
         path = self._path(text)
+        if os.path.lexists(path):  # that of a label of this name, which cannot be read
+            fs.quarantine(self._queue, os.path.relpath(path, self._queue), f"not the file of label {text!r}; it begins anew")
         label = Label.create(path, text, label_id, cut, starts, self._index, durable=self._durable)
         self.changed()
         self._known[os.path.basename(path)] = label  # nothing is opened any more that could fail: it has begun

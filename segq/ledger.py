@@ -10,6 +10,7 @@ where an item can expire or be dropped.)
 from __future__ import annotations
 
 import contextlib
+import re
 from array import array
 
 from segq import format as fmt
@@ -26,7 +27,7 @@ _LAPSE = int(LedgerWord.LAPSE)
 _ALLOCATED, _SKIPPED = int(LedgerWord.ALLOCATED), int(LedgerWord.SKIPPED)
 _RETURNED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.RETURNED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
 _OVER = DONE + DEAD + MISSED
-_TAKEN = CLAIMED + HANDED + _OVER
+_NO_STATE = re.compile(rb"[^\x00-\x05]+")
 _OVER_MASK = bytes(int(bytes([state]) in _OVER) for state in range(256))
 _DROP = bytes(MISSED[0] if bytes([state]) in FREE + CLAIMED else state for state in range(256))
 _HANDED_BYTE, _DONE_BYTE, _DEAD_BYTE, _MISSED_BYTE = HANDED[0], DONE[0], DEAD[0], MISSED[0]
@@ -178,7 +179,8 @@ class Ledger(LedgerView):
     def _free_span(self, count: int) -> tuple[int, int] | None:
         """Up to `count` free items that follow each other; nothing is marked yet. Under the lock."""
         words, states_at = self.words, self.layout.states
-        begin, limit = words[_NEXT], self.stored[_PUBLISHED]
+        limit = self.published
+        begin = min(words[_NEXT], limit)
         if words[_RETURNED]:
             found = self._map.find(FREE, states_at + self._prefix, states_at + begin) - states_at
             if found >= 0:
@@ -193,7 +195,8 @@ class Ledger(LedgerView):
         window = self._map[states_at + begin : states_at + end]
         free = len(window) - len(window.lstrip(FREE))
         while not free:  # a claimer died between marking and moving `next`: pass over what it marked
-            begin += len(window) - len(window.lstrip(_TAKEN))
+            found = window.find(FREE)
+            begin += found if found >= 0 else len(window)
             if begin >= limit:
                 words[_NEXT] = max(words[_NEXT], begin)
                 return None
@@ -291,6 +294,25 @@ class Ledger(LedgerView):
             if begin <= self.words[_NEXT] < end:
                 self.words[_NEXT] = end
         return buried
+
+    def put_right(self, living: set[int]) -> int:
+        """Frees what nobody of the `living` slots holds, and items whose state is none; makes the header agree with the states.
+
+        After a death all is right by itself; after a loss of power, or damage, words and states may be of different moments,
+        or an owner's file gone. Returns how many items were freed.
+        """
+        with self.lock:
+            known, words = self._known(), self.words
+            words[_NEXT] = min(words[_NEXT], known)
+            words[_RETURNED] = 0
+            states = self._map[self.layout.states : self.layout.states + known]
+            for found in _NO_STATE.finditer(states):
+                for i in range(found.start(), found.end()):
+                    self.states[i] = 0
+            freed = self._free([i for i in self._held() if self.owners[i] not in living], counted=True)
+            end = self.layout.states + words[_NEXT]
+            words[_RETURNED] = self._map[self.layout.states : end].count(FREE)
+            return freed
 
     def release(self, slot: int) -> int:
         """Frees all that `slot` holds; a delivery is counted for what it had handed out. Returns how many."""

@@ -63,7 +63,7 @@ class LedgerView:
         if words[LedgerWord.MAGIC] != fmt.LEDGER_MAGIC:
             raise DamagedError(f"{file.path} is not a ledger of this version", path=file.path)
         items, flags = words[_ITEMS], words[_FLAGS]
-        if not 0 < items <= 1 << 32 or flags > sum(LedgerFlag) or (source is not None and items != source.layout.items):
+        if not 0 < items <= fmt.MOST_ITEMS or flags > sum(LedgerFlag) or (source is not None and items != source.layout.items):
             raise DamagedError(f"{file.path} claims {items} items", path=file.path)
         layout = LedgerLayout.of(items, flags)
         if file.size < layout.total or max(words[_PUBLISHED], words[_NEXT]) > items:
@@ -110,20 +110,20 @@ class LedgerView:
 
     @property
     def published(self) -> int:
-        return self.stored[_PUBLISHED]
+        return min(self.stored[_PUBLISHED], self.layout.items)  # a damaged word must not lead out of the arrays
 
     @property
     def sealed(self) -> bool:
         return self.stored[_SEALED] == 1
 
     def published_bytes(self) -> int:
-        published = self.words[_PUBLISHED]
+        published = self.published
         return self.sizes[published - 1] if self.sizes is not None and published else 0
 
     def reserved(self) -> tuple[int, int]:
         """Items and bytes that count against the capacity before subtracting what is done."""
         words = self.words
-        return max(words[_LIMIT], words[_PUBLISHED]), max(words[_LIMIT_BYTES], self.published_bytes())
+        return max(words[_LIMIT], self.published), max(words[_LIMIT_BYTES], self.published_bytes())
 
     def available(self) -> bool:
         words = self.words
@@ -142,7 +142,7 @@ class LedgerView:
         return words[_SEALED] == 1 and words[_NEXT] == 0 and not words[_CHOSEN]
 
     def chosen(self) -> None:
-        self.words[_CHOSEN] = 1
+        self.stored[_CHOSEN] = 1
 
     @property
     def is_chosen(self) -> bool:
@@ -240,7 +240,7 @@ class LedgerView:
 
     def _known(self) -> int:
         """The items whose states can be looked at: a label's arrays grow behind the producer's."""
-        published = self.stored[_PUBLISHED]
+        published = self.published
         return published if self.source is None else min(published, self.words[_ALLOCATED])
 
     def _known_states(self) -> bytes:
@@ -249,7 +249,7 @@ class LedgerView:
     def _window(self) -> bytes:
         """The state bytes that can differ: above the done prefix (which grows here), below `next`."""
         begin = self.layout.states + self._prefix
-        stop = self._known() if self._sparse else self.words[_NEXT]
+        stop = self._known() if self._sparse else min(self.words[_NEXT], self._known())
         window = self._map[begin : self.layout.states + max(stop, self._prefix)]
         rest = window.lstrip(_OVER)
         self._prefix += len(window) - len(rest)

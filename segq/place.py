@@ -9,7 +9,7 @@ from typing import Any
 
 from segq import format as fmt
 from segq import fs, process
-from segq.errors import NotAQueueError, QueueError, SettingsError
+from segq.errors import DamagedError, NotAQueueError, QueueError, SettingsError
 from segq.locks import StructureLock
 from segq.settings import Settings, reconciled
 
@@ -33,11 +33,16 @@ def settle(path: str, kind: str, given: dict[str, Any], *, create: bool, allow_n
         if not create:
             raise NotAQueueError(f"there is no {kind} at {path}; create it, or look for a mistyped path", path=path)
         _create(path, kind, Settings(**given))
-    _, found, stored = fmt.decode_queue_file(fs.read_file(file), path)
+    try:
+        _, found, stored = fmt.decode_queue_file(fs.read_file(file), path)
+    except DamagedError as error:
+        raise NotAQueueError(f"{error}; nothing was touched", path=path) from error
     if found != kind:
         raise NotAQueueError(f"{path} is a {found}, not a {kind}; open it with segq.{found.capitalize()}", path=path)
     settings = reconciled(stored, given, path)
     fs.refuse_unsafe(path, code=settings.serializer == "pickle")
+    fs.refuse_other_than_directories(path, fmt.DIRECTORIES)
+    fs.refuse_other_than_file(path, fmt.LOCK_FILE)
     return settings
 
 
@@ -45,8 +50,9 @@ def _create(path: str, kind: str, settings: Settings) -> None:
     durable = settings.durability == "power"
     fs.make_queue_directory(path)
     fs.refuse_unsafe(path, code=settings.serializer == "pickle")
-    foreign = [name for name in fs.listing(path) if name != fmt.LOCK_FILE]
-    if foreign and fmt.QUEUE_FILE not in foreign and fmt.OWNERS_DIR not in foreign:
+    begun = (fmt.LOCK_FILE, fmt.OWNERS_DIR)  # what a creation leaves that died half-way
+    foreign = [name for name in fs.listing(path) if name not in begun and not name.startswith(fmt.QUEUE_FILE)]
+    if foreign and not os.path.lexists(os.path.join(path, fmt.QUEUE_FILE)):
         raise NotAQueueError(
             f"{path} is not empty and holds no queue ({', '.join(sorted(foreign)[:3])}); choose a new directory", path=path
         )

@@ -72,6 +72,8 @@ class Owner:
     @classmethod
     def register(cls, queue: str) -> Owner:
         """Takes the lowest free slot. The caller holds the structure lock. Raises TooManyHandles."""
+        if not os.path.lexists(os.path.join(queue, fmt.OWNERS_DIR)):
+            fs.make_directory(os.path.join(queue, fmt.OWNERS_DIR))
         taken = set(slots(queue))
         slot = next((n for n in range(1, fmt.MAX_OWNERS) if n not in taken), None)
         if slot is None:
@@ -131,9 +133,17 @@ def _forget_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
+def entries(queue: str) -> list[str]:
+    """What lies in `owners/`; nothing if that was deleted."""
+    try:
+        return fs.listing(os.path.join(queue, fmt.OWNERS_DIR))
+    except FileNotFoundError:
+        return []
+
+
 def slots(queue: str) -> list[int]:
     """All slots that are taken, by the living or the dead."""
-    found = (fmt.parse_slot(name) for name in fs.listing(os.path.join(queue, fmt.OWNERS_DIR)))
+    found = (fmt.parse_slot(name) for name in entries(queue))
     return sorted(slot for slot in found if slot is not None)
 
 
@@ -184,7 +194,7 @@ def record(queue: str, slot: int) -> OwnerRecord | None:
             opened=float(facts["opened"]),
             command=str(facts["command"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, QueueError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, QueueError):
         return None
 
 

@@ -15,7 +15,7 @@ from segq import rescue
 from segq.catalog import Catalog, new_lineage
 from segq.errors import ClosedError, Full, ItemTooLarge, QueueError, SerializationError, ShutDown
 from segq.failpoints import ARMED, reach
-from segq.format import HALF_BYTES, LARGE_BYTES, IndexWord, LedgerWord, OwnerWord
+from segq.format import HALF_BYTES, LARGE_BYTES, MOST_ITEMS, IndexWord, LedgerWord, OwnerWord
 from segq.index import LOOK_AGAIN
 from segq.keeper import HOLD_SECONDS, Keeper, recall
 from segq.ledger_view import now_ms
@@ -322,6 +322,8 @@ class Producer:
         path = self._catalog.queue
         if size > MAX_ITEM_BYTES:
             raise ItemTooLarge(f"{size} bytes at once are more than {MAX_ITEM_BYTES}; store it in pieces", path=path)
+        if count > MOST_ITEMS:
+            raise ItemTooLarge(f"{count} items at once are more than {MOST_ITEMS}; put them in smaller batches", path=path)
         if capacity is not None and count > capacity:
             raise ItemTooLarge(f"{count} items can never fit a capacity of {capacity}; put them in smaller batches", path=path)
         if max_bytes is not None and size > max_bytes:

@@ -48,6 +48,7 @@ class Repair:
                 )
                 rescue.rescue(catalog, 0)
                 rescue.rescue_orphans(catalog)
+                rescue.put_right(catalog)
                 mend = _Mending(catalog)
                 for problem in problems:
                     mend.one(problem)

@@ -7,13 +7,15 @@ us; an owner that a ledger names but that has no file was forgotten by an earlie
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 
 from segq import format as fmt
 from segq import fs, process
-from segq.batch import BatchReader
+from segq.batch import BatchReader, in_hand
 from segq.blob import with_checksums
 from segq.catalog import Catalog
 from segq.errors import DamagedError, StorageError
@@ -43,6 +45,7 @@ def rescue(catalog: Catalog, own: int) -> int:
 def rescue_orphans(catalog: Catalog) -> None:
     """Settles what belongs to slots that nobody has. Under the structure lock, so that no slot is just being taken."""
     queue = catalog.queue
+    _set_aside_strangers(queue)
     taken = set(process.slots(queue))
     for name in catalog.listed():
         if name.state is not State.LOADING:
@@ -50,11 +53,64 @@ def rescue_orphans(catalog: Catalog) -> None:
         ledger = _ledger(catalog, name)
         if ledger.owner not in taken if ledger is not None else _nobodys(catalog, name, living=taken):
             seal_for_dead(catalog, name, ledger)
-    for entry in fs.listing(os.path.join(queue, fmt.OWNERS_DIR)):
+    for entry in process.entries(queue):
         slot = fmt.parse_slot(entry.removesuffix(fmt.SCRATCH_SUFFIX))
         if slot is not None and slot not in taken:
             process.forget_slot(queue, slot)
     catalog.sweep()
+
+
+def _set_aside_strangers(queue: str) -> None:
+    """What is called like a segment or an owner's file and is another kind of thing goes to quarantine."""
+    for entry in fs.listing(queue):
+        if fmt.parse_segment(entry) and not _is(stat.S_ISDIR, os.path.join(queue, entry)):
+            fs.quarantine(queue, entry, "not a directory")
+    for entry in process.entries(queue):
+        name = os.path.join(fmt.OWNERS_DIR, entry)
+        if fmt.parse_slot(entry) is not None and not _is(stat.S_ISREG, os.path.join(queue, name)):
+            fs.quarantine(queue, name, "not a regular file")
+
+
+def _is(kind: Callable[[int], bool], path: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return kind(os.lstat(path).st_mode)
+    return True
+
+
+def put_right(catalog: Catalog) -> int:
+    """Frees what is held by slots that nobody has, and mends ledgers whose words do not agree. Under the structure lock.
+
+    Done when a queue is opened that nobody else has open: the machine may have gone down with it.
+    """
+    living, freed = set(process.slots(catalog.queue)), 0
+    for name in catalog.listed():
+        if name.state is not State.LOADING:
+            _seal_by_name(catalog, name)
+        if name.state is not State.READY:
+            for ledger in catalog.holders(name):
+                freed += ledger.put_right(living)
+    if freed:
+        catalog.index.add(IndexWord.REDELIVERED, freed)
+    return freed
+
+
+def _seal_by_name(catalog: Catalog, name: SegmentName) -> None:
+    """A sealed segment whose ledger was not written to the disk before power was lost, or was damaged, and says otherwise."""
+    ledger, path = _ledger(catalog, name), catalog.path(name)
+    if ledger is None:
+        return
+    try:
+        if not ledger.sealed:
+            reader = SegmentReader(path, None)
+            try:
+                believe_the_log(path, ledger, reader.end(), reader.expiries(0)[ledger.published :])
+            finally:
+                reader.close()
+            ledger.seal()
+    except (DamagedError, StorageError) as error:
+        log.warning("%s: %s", path, error, extra={"segment": str(name)})  # whoever comes to consume it finds out
+    finally:
+        ledger.close()
 
 
 def release(catalog: Catalog, slot: int, holders: Callable[[SegmentName], Iterator[Ledger]]) -> int:
@@ -87,6 +143,7 @@ def _settle(catalog: Catalog, slot: int) -> None:
             sealed += 1
     if ARMED:
         reach("rescue.sealed")
+    _mend_ledgers(catalog)
     freed = release(catalog, slot, catalog.holders)
     if ARMED:
         reach("rescue.freed")
@@ -109,6 +166,20 @@ def _settle(catalog: Catalog, slot: int) -> None:
     )
     if ARMED:
         reach("rescue.forgotten")
+
+
+def _mend_ledgers(catalog: Catalog) -> None:
+    """In a topic, what a dead one held is in labels' ledgers, which cannot be read without the producer's."""
+    for name in catalog.listed():
+        if not catalog.labelled or name.state is not State.CHOSEN:
+            continue
+        try:
+            ledger = _ledger(catalog, name) or rebuild_ledger(catalog, name)
+        except DamagedError as error:
+            catalog.quarantine(name, str(error))
+        else:
+            if ledger is not None:
+                ledger.close()
 
 
 def _nobodys(catalog: Catalog, name: SegmentName, *, living: set[int]) -> bool:
@@ -135,6 +206,8 @@ def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) ->
     read from the batch, and the next rescue tries again.
     """
     path = catalog.path(name)
+    if in_hand(os.path.join(path, fmt.BATCH_FILE)):
+        return False
     try:
         if ledger is None:
             ledger = rebuild_ledger(catalog, name)
@@ -174,7 +247,13 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
     writer = SegmentWriter(path)
     expires: list[int] = []
     try:
-        for first, block in batch.unflushed(writer.flushed(), published, open_only=same_boot) if batch is not None else ():
+        flushed = writer.flushed()
+        pieces = batch.unflushed(flushed, published, open_only=same_boot) if batch is not None else []
+        if any(first < flushed < published for first, _ in pieces):  # it would take the place of a block that is whole
+            reason = f"holds items from {pieces[0][0]} on, of which {flushed} are in blocks"
+            fs.quarantine(os.path.dirname(path), os.path.join(os.path.basename(path), fmt.BATCH_FILE), reason)
+            pieces, same_boot = [], False
+        for first, block in pieces:
             writer.write(first, with_checksums(first, block, path, ledger.states), sync=False)
         flushed = writer.flushed()
         if not same_boot:
@@ -222,6 +301,9 @@ def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
             catalog.discard(name)
             return None
         raise DamagedError(f"{path} has no ledger and no items", segment=str(name))
+    if name.state is State.LOADING and os.path.lexists(os.path.join(path, fmt.BATCH_FILE)):
+        reason = "the ledger is lost that said how many items are in it; what is in blocks is delivered"
+        fs.quarantine(catalog.queue, os.path.join(str(name), fmt.BATCH_FILE), reason)
     place = os.path.join(path, fmt.LEDGER_FILE)
     if os.path.lexists(place):
         fs.quarantine(catalog.queue, os.path.join(str(name), fmt.LEDGER_FILE), "not a ledger")

@@ -26,7 +26,7 @@ from rocksdict import AccessType, DBCompressionType, DBRecoveryMode, Options, Rd
 from segq import format as fmt
 from segq.errors import DamagedError, NotAQueueError, QueueError, StorageError
 from segq.format import Block
-from segq.fs import Directory, listing, shadow, storage_error
+from segq.fs import Directory, listing, refuse_other_than_files, shadow, storage_error
 
 _open: dict[int, Rdict] = {}
 _here = os.getpid()
@@ -34,6 +34,7 @@ _here = os.getpid()
 # Larger than any segment, so that the data stays in the log and is never rewritten. Memory is taken as it is used.
 _WRITE_BUFFER = 4 << 30
 _ARENA_BLOCK = 256 << 10
+_OURS = (fmt.LEDGER_FILE, fmt.BATCH_FILE, fmt.BLOB_FILE)  # in the same directory; RocksDB does not know them
 # RocksDB reserves disk for the log by this much at a time (it has no other effect with one column family).
 _LOG_RESERVE = 1 << 20
 
@@ -71,6 +72,7 @@ def _options(*, create: bool) -> Options:
 
 def _opened(path: str, options: Options, access: AccessType, *, called: str = "", writing: bool = False) -> Rdict:
     """`called`: what people know `path` as, if it is another way there."""
+    refuse_other_than_files(path, _OURS)
     try:
         instance = Rdict(path, options, access_type=access)
     except FileNotFoundError:
@@ -280,6 +282,11 @@ class Blocks:
         """In no order that can be relied on, each once. Raises FileNotFoundError if the directory is gone."""
         names = [name for name in listing(self._directory) if _FILES.fullmatch(name)]
         if not any(_DATA.fullmatch(name) for name in names):
+            return
+        try:
+            refuse_other_than_files(self._directory, _OURS)
+        except DamagedError as error:
+            self.trouble.append(error)
             return
         options = _options(create=False)
         if self._thorough:

@@ -39,6 +39,7 @@ OPERATIONS = {
     "pread",
     "unlink",
     "listdir",
+    "scandir",
 }
 SETTINGS: dict[str, Any] = {"segment_items": 12}
 

@@ -145,7 +145,7 @@ def test_any_bytes_for_queue_json_raise_only_the_two_errors(data: bytes) -> None
 ITEMS = st.lists(st.binary(max_size=200), min_size=1, max_size=40)
 
 
-@given(ITEMS, st.integers(0, 2**63), st.integers(0, 2**32 - 1), st.integers(0, 2**40), st.data())
+@given(ITEMS, st.integers(0, 2**63), st.integers(0, 2**32 - 1), st.integers(0, fmt.MOST_ITEMS - 40), st.data())
 def test_a_block_gives_back_its_items_from_any_to_any(
     items: list[bytes], time_ms: int, ttl: int, first: int, data: st.DataObject
 ) -> None:
