@@ -304,6 +304,10 @@ class Catalog:
         yield ledger
         ledger.close()
 
+    def agreed(self, name: SegmentName, _ledger: Ledger) -> SegmentName:
+        """The name of a segment after a loss of power, made to say whether somebody had begun with it."""
+        return name
+
     def own_holders(self, name: SegmentName) -> Iterator[Ledger]:
         """Those of them in which this handle may have claimed something."""
         return self.holders(name)

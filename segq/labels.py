@@ -87,6 +87,8 @@ class Labels:
         """Under the structure lock; there is none of that name. Raises StorageError."""
         if not os.path.isdir(self._directory):
             fs.make_directory(self._directory)
+            if self._durable:
+                fs.sync_directory(self._queue)
         path = self._path(text)
         Label.write(path, text, label_id, cut, starts, durable=self._durable)
         self.changed()
