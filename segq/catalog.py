@@ -304,9 +304,14 @@ class Catalog:
         yield ledger
         ledger.close()
 
-    def agreed(self, name: SegmentName, _ledger: Ledger) -> SegmentName:
-        """The name of a segment after a loss of power, made to say whether somebody had begun with it."""
-        return name
+    def settle_name(self, name: SegmentName, ledger: Ledger) -> SegmentName:
+        """After a loss of power: a sealed segment's name is made to say whether somebody had begun with it. Under the lock."""
+        found = name
+        if name.state is State.READY and not ledger.untouched():
+            found = self._move(name, State.CHOSEN) or name
+        if found.state is State.CHOSEN:
+            ledger.chosen()
+        return found
 
     def own_holders(self, name: SegmentName) -> Iterator[Ledger]:
         """Those of them in which this handle may have claimed something."""

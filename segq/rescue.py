@@ -61,8 +61,8 @@ def rescue_orphans(catalog: Catalog) -> None:
 def _begin_boot(catalog: Catalog) -> None:
     """Once a boot: what was sealed in an earlier one is made to agree with itself. Under the structure lock.
 
-    Of the pages of a ledger, and of the names of owners, each may be as old as it likes: a claim by a slot that nobody has and that
-    nobody will free, a `next` beyond items that were never claimed. Acknowledgements that reached the disk stay.
+    Each page of a ledger, and each name, may be as old as it likes: a claim may be that of a slot that nobody has, so nobody
+    would free; `next` may lie beyond items that were never claimed. Acknowledgements that reached the disk stay.
     """
     boot, words = process.boot_epoch(), catalog.index.words
     if words[IndexWord.BOOT] == boot:
@@ -76,6 +76,7 @@ def _begin_boot(catalog: Catalog) -> None:
                 _settle_sealed(catalog, name, ledger)
                 ledger.finalize()
                 ledger.note_boot(boot)
+                catalog.retire(name, ledger)
         except StorageError as error:
             log.warning("cannot go through %s yet: %s", name, error, extra={"segment": str(name)})
             return
@@ -96,13 +97,15 @@ def _settle_sealed(catalog: Catalog, name: SegmentName, ledger: Ledger) -> None:
             reader.close()
         _believe_the_log(path, ledger, flushed, expires)
         ledger.seal()
-    ledger.words[LedgerWord.CHOSEN] = int(name.state is State.CHOSEN)
-    _forget_claims(catalog, name, ledger)
+    _begin_anew(catalog, name, ledger)
 
 
-def _forget_claims(catalog: Catalog, name: SegmentName, ledger: Ledger) -> None:
-    for held in catalog.holders(catalog.agreed(name, ledger)):
+def _begin_anew(catalog: Catalog, name: SegmentName, ledger: Ledger) -> None:
+    """Nobody has anything of a segment, and its name and its ledger say the same."""
+    ledger.words[LedgerWord.CHOSEN] = 0
+    for held in catalog.holders(name):
         held.forget_claims()
+    catalog.settle_name(name, ledger)
 
 
 def release(catalog: Catalog, slot: int, holders: Callable[[SegmentName], Iterator[Ledger]]) -> int:
@@ -192,7 +195,7 @@ def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) ->
         if ledger.done() < ledger.published or not same_boot:
             _flush_batch(path, ledger, same_boot=same_boot)
         if not same_boot:
-            _forget_claims(catalog, name, ledger)
+            _begin_anew(catalog, name, ledger)
         ledger.finalize()
         if ledger.published:
             catalog.seal(name, ledger)

@@ -352,6 +352,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "power-limited": {"durability": "power", "segment_items": 16, "capacity": 500, "max_bytes": 4_000_000, "lease": 3600.0},
     "process": {"segment_items": 16},
     "process-large": {},
+    "power-expiring": {"durability": "power", "segment_items": 16, "ttl": 3600.0},
 }
 
 
@@ -378,12 +379,15 @@ class Told(logging.Handler):
 
 
 class Aftermath:
-    """One state of the disk, opened with the real code."""
+    """One state of the disk, opened with the real code.
 
-    def __init__(self, place: Path, reports: Path, settings: dict[str, Any], kind: str) -> None:
-        self.place, self.path, self.reports, self.kind = place, place / "queue", reports, kind
-        self.settings = settings
-        self.strict = settings.get("durability") == "power"
+    `strict`: nothing acknowledged may be missing. That is so with durability="power", and, if the kernel had written all (an
+    orderly end of the machine with the processes killed), with "process" as well; else what is left has to be what was put.
+    """
+
+    def __init__(self, place: Path, settings: dict[str, Any], kind: str, loss: Loss) -> None:
+        self.path, self.reports, self.settings, self.kind = place / "disk" / "queue", place / "reports", settings, kind
+        self.strict = settings.get("durability") == "power" or loss == Loss("new", "new")
         self.told = Told()
 
     def check(self) -> None:
@@ -508,15 +512,15 @@ class Experiment:
             said = (self.reports / name).read_bytes()
             (reports / name).write_bytes(said[: moment.said.get(name, 0)])
         note = place / "wrong"
-        code = in_child(lambda: self._check(place, note))
+        code = in_child(lambda: self._check(place, loss, note))
         if code == 0:
             return ""
         text = note.read_text() if note.exists() else ""
         return f"{text}(recovery ended with {code})"
 
-    def _check(self, place: Path, note: Path) -> None:
+    def _check(self, place: Path, loss: Loss, note: Path) -> None:
         signal.alarm(PATIENCE)
-        aftermath = Aftermath(place / "disk", place / "reports", self.settings, self.kind)
+        aftermath = Aftermath(place, self.settings, self.kind, loss)
         try:
             aftermath.check()
         except BaseException:
