@@ -54,9 +54,7 @@ def why_not_in_a_process_of_its_own() -> str:
     ("workload", "settings", "points"),
     [("working", "power", 8), ("spreading", "power", 6), ("producing", "process", 6)],
 )
-def test_what_was_acknowledged_is_there_after_a_loss_of_power(
-    tmp_path: Path, workload: str, settings: str, points: int
-) -> None:
+def test_what_was_acknowledged_is_there_after_a_loss_of_power(place: Path, workload: str, settings: str, points: int) -> None:
     survive(place, workload, settings, points, 2, 1)
 
 
