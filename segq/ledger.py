@@ -288,8 +288,10 @@ class Ledger(LedgerView):
 
     def forget_claims(self) -> None:
         """After a loss of power nobody holds anything, and what is on the disk of the claims and of `next` may be of different
-        moments: all is free that is not over, and `next` and `returned` say so."""
+        moments: all is free that is not over, and `next` and `returned` say so. Raises StorageError."""
         with self.lock:
+            if self.source is not None:  # how far the arrays reach may be older than what is in them
+                self._grow(self.published)
             self._free(self._held(), counted=True)
             states = self._known_states()
             end = len(states.rstrip(FREE))

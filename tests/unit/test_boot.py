@@ -167,6 +167,24 @@ def test_a_labels_claims_and_position_are_made_to_agree_as_well(tmp_path: Path, 
     assert segments(path) == []
 
 
+def test_a_labels_claims_are_found_where_its_ledger_does_not_know_of_them(tmp_path: Path, start_anew: Any) -> None:
+    path = str(tmp_path / "topic")
+    with segq.Topic(path) as topic, topic.subscribe("mail") as mail:
+        topic.put_many(range(10))
+        assert mail.get_many(3) == [0, 1, 2]
+    (ledger,) = Path(path, segments(path)[0]).glob("ledger.*")
+    held = Ledger.open(str(ledger), Ledger.open(str(ledger.with_name("ledger"))))
+    for i in range(10):
+        held.states[i] = CLAIMED[0]
+    for word in (LedgerWord.ALLOCATED, LedgerWord.NEXT, LedgerWord.RETURNED):  # the page they are on was not written
+        held.words[word] = 0
+    held.close()
+    start_anew()
+    with segq.Topic(path) as topic, topic.subscribe("mail") as mail:
+        assert everything(mail) == list(range(10))
+    assert segments(path) == []
+
+
 def test_within_a_boot_the_claims_of_the_living_are_left_alone(queue_path: str) -> None:
     with segq.Queue(queue_path) as q:
         q.put_many(range(4))
