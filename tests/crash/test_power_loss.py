@@ -1,7 +1,7 @@
 """Loss of power: with durability="power" nothing acknowledged is lost when everything not synced is; with "process" the queue opens.
 
 `power.py` says which states of the disk are made, and which are not. By default a few of the moments of some workloads; for
-`-m torture` sixty of each, with three states each.
+`-m torture` forty of each, with three states each.
 """
 
 from __future__ import annotations
@@ -70,4 +70,4 @@ LONG = [
 def test_what_was_acknowledged_is_there_after_a_loss_of_power_at_many_moments(
     place: Path, workload: str, settings: str
 ) -> None:
-    survive(place, workload, settings, 60, 3, int(os.environ.get("SEGQ_SEED", "2")))
+    survive(place, workload, settings, 40, 3, int(os.environ.get("SEGQ_SEED", "2")))
