@@ -306,6 +306,15 @@ class Catalog:
         yield ledger
         ledger.close()
 
+    def settle_name(self, name: SegmentName, ledger: Ledger) -> SegmentName:
+        """After a loss of power: a sealed segment's name is made to say whether somebody had begun with it. Under the lock."""
+        found = name
+        if name.state is State.READY and not ledger.untouched():
+            found = self._move(name, State.CHOSEN) or name
+        if found.state is State.CHOSEN:
+            ledger.chosen()
+        return found
+
     def own_holders(self, name: SegmentName) -> Iterator[Ledger]:
         """Those of them in which this handle may have claimed something."""
         return self.holders(name)

@@ -464,6 +464,7 @@ class IndexWord(enum.IntEnum):
     JOIN_SLEEPERS = 64
     LABELS = 72  # topics: changes whenever a label appears or goes
     TIDIED_AT = 73  # monotonic nanoseconds of the last look for what has expired
+    BOOT = 74  # the boot in which the ledgers of earlier ones were gone through
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------

@@ -60,11 +60,18 @@ def make_directory(path: str) -> None:
 
 
 def make_queue_directory(path: str) -> None:
-    """`path`, with its parents; existing ones are left as they are."""
+    """`path`, with its parents; existing ones are left as they are. The names survive loss of power when this returns."""
     with storage_errors(path):
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        last = parent = os.path.dirname(path) or "."
+        while not os.path.isdir(last) and os.path.dirname(last) != last:
+            last = os.path.dirname(last) or "."
+        os.makedirs(parent, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
+        sync_directory(parent)
+        while parent != last:
+            parent = os.path.dirname(parent) or "."
+            sync_directory(parent)
 
 
 def listing(path: str) -> list[str]:

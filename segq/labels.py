@@ -87,6 +87,8 @@ class Labels:
         """Under the structure lock; there is none of that name. Raises StorageError."""
         if not os.path.isdir(self._directory):
             fs.make_directory(self._directory)
+            if self._durable:
+                fs.sync_directory(self._queue)
         path = self._path(text)
         if os.path.lexists(path):  # that of a label of this name, which cannot be read
             fs.quarantine(self._queue, os.path.relpath(path, self._queue), f"not the file of label {text!r}; it begins anew")

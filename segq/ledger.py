@@ -319,6 +319,22 @@ class Ledger(LedgerView):
         with self.lock:
             return self._free([i for i in self._held() if self.owners[i] == slot], counted=True)
 
+    def forget_claims(self) -> None:
+        """After a loss of power nobody holds anything, and what is on the disk of the claims and of `next` may be of different
+        moments: all is free that is not over, and `next` and `returned` say so. Raises StorageError."""
+        with self.lock:
+            if self.source is not None:  # how far the arrays reach may be older than what is in them
+                self._grow(self.published)
+            self._free(self._held(), counted=True)
+            states = self._known_states()
+            end = len(states.rstrip(FREE))
+            self.words[_RETURNED] = states.count(FREE, 0, end)
+            self.words[_NEXT] = end
+
+    def note_boot(self, epoch: int) -> None:
+        """What it says is of this boot from now on."""
+        self.words[_EPOCH] = epoch
+
     def expire(self, now: float) -> int:
         """Frees what is claimed under a lease that has run out; returns how many."""
         deadlines = self.deadlines

@@ -47,7 +47,7 @@ def settle(path: str, kind: str, given: dict[str, Any], *, create: bool, allow_n
 
 
 def _create(path: str, kind: str, settings: Settings) -> None:
-    durable = settings.durability == "power"
+    """Survives loss of power whatever the durability of the items: without `queue.json` what they left could not be opened."""
     fs.make_queue_directory(path)
     fs.refuse_unsafe(path, code=settings.serializer == "pickle")
     begun = (fmt.LOCK_FILE, fmt.OWNERS_DIR)  # what a creation leaves that died half-way
@@ -60,10 +60,11 @@ def _create(path: str, kind: str, settings: Settings) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(os.path.join(path, fmt.OWNERS_DIR), 0o700)
         if not os.path.lexists(os.path.join(path, fmt.QUEUE_FILE)):  # the last step: from here on it is a queue
+            for name in fs.listing(path):
+                if name.startswith(fmt.QUEUE_FILE):  # what a creator left that did not come to the end
+                    fs.unlink(os.path.join(path, name))
             document = fmt.encode_queue_file(str(uuid.uuid4()), kind, settings)
-            fs.write_file(os.path.join(path, fmt.QUEUE_FILE), document, durable=durable)
-            if durable:
-                fs.sync_directory(os.path.dirname(path))
+            fs.write_file(os.path.join(path, fmt.QUEUE_FILE), document, durable=True)
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:

@@ -58,6 +58,57 @@ def rescue_orphans(catalog: Catalog) -> None:
         if slot is not None and slot not in taken:
             process.forget_slot(queue, slot)
     catalog.sweep()
+    _begin_boot(catalog)
+
+
+def _begin_boot(catalog: Catalog) -> None:
+    """Once a boot: what was sealed in an earlier one is made to agree with itself. Under the structure lock.
+
+    Each page of a ledger, and each name, may be as old as it likes: a claim may be that of a slot that nobody has, so nobody
+    would free; `next` may lie beyond items that were never claimed. Acknowledgements that reached the disk stay.
+    """
+    boot, words = process.boot_epoch(), catalog.index.words
+    if words[IndexWord.BOOT] == boot:
+        return
+    for name in catalog.listed():
+        ledger = _ledger(catalog, name) if name.state is not State.LOADING else None
+        if ledger is None:  # whoever comes to it makes it anew
+            continue
+        try:
+            if ledger.epoch != boot:
+                _settle_sealed(catalog, name, ledger)
+                ledger.finalize()
+                ledger.note_boot(boot)
+                catalog.retire(name, ledger)
+        except StorageError as error:
+            log.warning("cannot go through %s yet: %s", name, error, extra={"segment": str(name)})
+            return
+        except DamagedError as error:
+            catalog.quarantine(name, f"power was lost, and it cannot be read: {error}")
+        finally:
+            ledger.close()
+    words[IndexWord.BOOT] = boot
+
+
+def _settle_sealed(catalog: Catalog, name: SegmentName, ledger: Ledger) -> None:
+    path = catalog.path(name)
+    if not ledger.sealed:  # its name is younger than what the disk has of its ledger
+        reader = SegmentReader(path, None)
+        try:
+            flushed, expires = reader.end(), reader.expiries(0)
+        finally:
+            reader.close()
+        believe_the_log(path, ledger, flushed, expires)
+        ledger.seal()
+    _begin_anew(catalog, name, ledger)
+
+
+def _begin_anew(catalog: Catalog, name: SegmentName, ledger: Ledger) -> None:
+    """Nobody has anything of a segment, and its name and its ledger say the same."""
+    ledger.words[LedgerWord.CHOSEN] = 0
+    for held in catalog.holders(name):
+        held.forget_claims()
+    catalog.settle_name(name, ledger)
 
 
 def _set_aside_strangers(queue: str) -> None:
@@ -216,6 +267,8 @@ def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) ->
         same_boot = ledger.epoch == process.boot_epoch()
         if ledger.done() < ledger.published or not same_boot:
             _flush_batch(path, ledger, same_boot=same_boot)
+        if not same_boot:
+            _begin_anew(catalog, name, ledger)
         ledger.finalize()
         if ledger.published:
             catalog.seal(name, ledger)
@@ -257,7 +310,7 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
             writer.write(first, with_checksums(first, block, path, ledger.states), sync=False)
         flushed = writer.flushed()
         if not same_boot:
-            expires = writer.expiries(published)
+            expires = writer.expiries(0)
     finally:
         writer.close()
     if batch is not None:
@@ -272,8 +325,11 @@ def believe_the_log(path: str, ledger: Ledger, flushed: int, expires: list[int])
     if flushed > published:
         flushed = min(flushed, ledger.layout.items)
         ledger.allocate(flushed)
-        for i, at in zip(range(published, flushed), expires, strict=False):
-            ledger.note_expiry(i, 1, at)
+    if ledger.expires is not None:
+        for i, at in enumerate(expires[: ledger.layout.items]):
+            if at != NEVER or not ledger.expires[i]:  # a block that was not written, its items being done, says nothing
+                ledger.note_expiry(i, 1, at)
+    if flushed > published:
         ledger.words[LedgerWord.PUBLISHED] = flushed
         log.warning("%s: %d items found beyond what its ledger knew", path, flushed - published)
     elif flushed < published and (lost := ledger.bury(flushed, published, None)):

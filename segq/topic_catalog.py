@@ -82,6 +82,12 @@ class TopicCatalog(Catalog):
     def holders(self, name: SegmentName) -> Iterator[Ledger]:
         return self._begun(name, self.labels.all())
 
+    def settle_name(self, name: SegmentName, ledger: Ledger) -> SegmentName:
+        begun = any(entry.startswith(f"{fmt.LEDGER_FILE}.") for entry in fs.listing(self.path(name)))
+        if begun or name.state is State.CHOSEN:
+            return self._make_chosen(name, ledger) or name
+        return name
+
     def _begun(self, name: SegmentName, labels: list[Label]) -> Iterator[Ledger]:
         """The ledgers of those labels that have begun with a segment, each open for its turn. Under the structure lock."""
         try:

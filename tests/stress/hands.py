@@ -20,6 +20,7 @@ import segq
 
 MOST_AT_ONCE = 40
 LARGE = 30_000  # bytes; a dozen at once go past the open batch
+HUGE = 150_000  # bytes; several times what an item may have in the batch
 
 
 def produce(queue: segq.Queue, report: Report, chance: random.Random, count: int) -> None:
@@ -29,7 +30,8 @@ def produce(queue: segq.Queue, report: Report, chance: random.Random, count: int
     while done < count:
         many = chance.random() < 0.3
         number = min(chance.randint(1, most), count - done) if many else 1
-        size = LARGE if chance.random() < 0.004 else chance.randint(0, 200)
+        lot = chance.random()
+        size = LARGE if lot < 0.004 else HUGE if lot < 0.005 else chance.randint(0, 200)
         ids = [item_id(handle, done + n, size) for n in range(number)]
         assert report.put(queue, *ids, many=many, timeout=60), "a put failed"
         done += number
