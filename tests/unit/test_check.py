@@ -26,7 +26,7 @@ from segq.ledger import Ledger
 
 # What each process of the storm does until it is killed; no step of it waits for another process.
 STORM = (
-    "n = 0\nwhile True:\n"
+    "q = segq.Queue(sys.argv[1])\nn = 0\nwhile True:\n"
     "    n += 1\n"
     "    q.put_many([[os.getpid(), n, k] for k in range(10 + n % 40)]); q.put('single')\n"
     "    q.put(b'x' * 40_000)\n"
@@ -35,6 +35,18 @@ STORM = (
     "    q.get_many(4)\n"
     "    if n == 5: say('working')\n"
     "    if q.qsize() > 3000: q.get_many(3000)\n"
+)
+TOPIC_STORM = (
+    "t = segq.Topic(sys.argv[1]); labels = [t.subscribe(label) for label in 'ab']\nn = 0\nwhile True:\n"
+    "    n += 1\n"
+    "    t.put_many([[n, k] for k in range(10 + n % 40)]); t.put('single')\n"
+    "    if n % 11 == 0: t.put(b'x' * 50_000)\n"
+    "    for s in labels:\n"
+    "        try:\n"
+    "            for m in s.receive_many(25, block=False): m.ack() if n % 7 else m.nack()\n"
+    "            s.get_many(40, block=False)\n"
+    "        except segq.Empty: pass\n"
+    "    if n == 5: say('working')\n"
 )
 
 
@@ -457,10 +469,11 @@ def test_fix_beside_living_processes_takes_nothing_from_them(queue_path: str) ->
 class Hand:
     """A process of the storm."""
 
-    def __init__(self, path: str) -> None:
-        code = Child.PRELUDE + "q = segq.Queue(sys.argv[1])\n" + STORM
+    def __init__(self, path: str, code: str) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen([sys.executable, "-c", code, path], env=environment, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", Child.PRELUDE + code, path], env=environment, stdout=subprocess.PIPE
+        )
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
         self._working = False
@@ -482,11 +495,10 @@ def errors(problems: tuple[segq.Problem, ...]) -> list[segq.Problem]:
     return [problem for problem in problems if problem.severity == "error"]
 
 
-def storm(path: str, hands: int, kills: int) -> tuple[int, int]:
+def storm(path: str, hands: int, kills: int, code: str = STORM) -> tuple[int, int]:
     """Checks again and again while processes put, get, give back, and `kills` of them are killed; (checks, notes)."""
     chance = random.Random(7)
-    segq.Queue(path, segment_items=400, capacity=20_000).close()
-    running = [Hand(path) for _ in range(hands)]
+    running = [Hand(path, code) for _ in range(hands)]
     checks = notes = 0
     try:
         while kills:
@@ -501,7 +513,7 @@ def storm(path: str, hands: int, kills: int) -> tuple[int, int]:
             if working and checks % 5 == 0:
                 victim = chance.choice(working)
                 victim.kill()
-                running[running.index(victim)] = Hand(path)
+                running[running.index(victim)] = Hand(path, code)
                 kills -= 1
     finally:
         for hand in running:
@@ -513,6 +525,7 @@ def storm(path: str, hands: int, kills: int) -> tuple[int, int]:
 
 
 def test_it_raises_no_false_alarm_while_processes_work_and_are_killed(queue_path: str) -> None:
+    segq.Queue(queue_path, segment_items=400, capacity=20_000).close()
     checks, notes = storm(queue_path, 2, 3)
     assert checks >= 15
     assert notes
@@ -521,9 +534,21 @@ def test_it_raises_no_false_alarm_while_processes_work_and_are_killed(queue_path
 @pytest.mark.torture
 @pytest.mark.parametrize("hands", [2, 5])
 def test_it_raises_no_false_alarm_for_long(queue_path: str, hands: int) -> None:
+    segq.Queue(queue_path, segment_items=400, capacity=20_000).close()
     checks, notes = storm(queue_path, hands, 40)
     print(f"{checks} checks, 40 kills, {notes} notes")
     assert checks >= 200
+    assert notes
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("settings", [{}, {"ttl": 1.0}, {"capacity": 2000, "on_full": "drop_oldest"}])
+def test_nor_in_a_topic(tmp_path: Path, settings: dict[str, Any]) -> None:
+    path = str(tmp_path / "topic")
+    segq.Topic(path, segment_items=300, **settings).close()
+    checks, notes = storm(path, 3, 15, TOPIC_STORM)
+    print(f"{checks} checks, 15 kills, {notes} notes")
+    assert checks >= 75
     assert notes
 
 
