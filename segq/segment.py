@@ -87,12 +87,19 @@ _ERRNO_TEXTS = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT,
                                                      errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)}  # fmt: skip
 
 
+# RocksDB's words for a file that could not be opened, and could when it tried again at once: it does not say why.
+_PASSED = "Direct I/O is not supported by the specified DB"
+
+
 def _translated(error: Exception, path: str, *, reading: bool) -> QueueError:
     """RocksDB's error as one of ours: the disk's (StorageError) or the data's (DamagedError).
 
     What a reader meets is the disk's fault only if it can pass; an I/O error would hold up the queue for ever.
     """
     text = str(error)
+    if _PASSED in text:
+        reason = "a file could not be opened for a moment (too many open files, or out of memory?); try again"
+        return StorageError(f"{path}: {reason}", errno=errno.EAGAIN, path=path)
     for words, code in _ERRNO_TEXTS.items():
         if words in text and not (reading and code == errno.EIO):
             translated: QueueError = storage_error(OSError(code, words), path)

@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from works import WORKS, close_accounts, died_before
+from works import WORKS, close_accounts, died_before, home
 
 MAKING = ("rename", "renameat", "renameat2", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir", "ftruncate", "fallocate")
 SYNCING = ("fsync", "fdatasync", "msync")
@@ -207,7 +207,7 @@ class Attempt:
             if text.endswith("<unfinished ...>"):
                 later = (_RESUMED.match(other) for other in lines[n:])
                 text += next((other[3] for other in later if other is not None and other[1] == main), "")
-            if str(self.place / self.kind) in text or "/proc/self/fd/" in text:
+            if str(home(self.place, self.kind)) in text or "/proc/self/fd/" in text:
                 yield Point(call, counts[call], text.replace(str(self.place), ""))
 
 

@@ -216,6 +216,29 @@ def test_a_dead_producers_segment_with_a_damaged_ledger_or_batch_is_set_aside_an
     assert len(quarantined(queue_path)) >= 2
 
 
+def test_a_file_that_cannot_be_opened_for_a_moment_does_not_set_a_dead_producers_segment_aside(
+    queue_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RocksDB tries the first file it opens twice; if that helps, it calls the options invalid (seen with EMFILE, ENOMEM)."""
+    with Child("q.put_many([b'x' * 300_000, 'theirs']); q.put('last'); say('put'); wait()\n", queue_path) as child:
+        child.hear()
+        child.kill()
+    said: list[str] = []
+    real = segq.segment.Rdict
+
+    def refusing_once(path: str, *arguments: Any, **options: Any) -> Any:
+        if not said:
+            said.append(path)
+            raise Exception("Invalid argument: Direct I/O is not supported by the specified DB.")  # noqa: TRY002  # as rocksdict does
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(segq.segment, "Rdict", refusing_once)
+    with segq.Queue(queue_path) as q:
+        assert [q.get(timeout=5) for _ in range(3)] == [b"x" * 300_000, "theirs", "last"]
+    assert said
+    assert quarantined(queue_path) == []
+
+
 def test_an_unpublished_block_that_a_killed_producer_left_is_never_delivered(queue_path: str) -> None:
     code = "for n in range(3): q.put(b'early %d' % n)\nq.put_many([b'ghost'] * 5000)\n"
     segq.Queue(queue_path, serializer="raw").close()
