@@ -32,8 +32,10 @@ class Label:
         return cls(file, index)
 
     @classmethod
-    def write(cls, path: str, text: str, label_id: str, cut: int, starts: dict[str, int], *, durable: bool) -> None:
-        """A new label's file, appearing whole. Under the structure lock."""
+    def create(
+        cls, path: str, text: str, label_id: str, cut: int, starts: dict[str, int], index: Index, *, durable: bool
+    ) -> Label:
+        """A new label, whose file appears whole. Under the structure lock. Raises StorageError, and then there is none."""
         data = fmt.encode_label(text, label_id, cut, starts)
         size = fmt.PAGE + -(-len(data) // 8) * 8
         unfinished = os.path.join(os.path.dirname(path), fmt.UNFINISHED)
@@ -45,9 +47,16 @@ class Label:
         if durable:
             file.sync()
         file.close()
+        label = cls(file, index)
         fs.rename(unfinished, path)
+        file.path = path
         if durable:
-            fs.sync_directory(os.path.dirname(path))
+            try:
+                fs.sync_directory(os.path.dirname(path))
+            except BaseException:
+                fs.unlink(path)
+                raise
+        return label
 
     def start_in(self, name: SegmentName) -> int:
         """How many items at the beginning of a segment are not this label's: they were there before it began."""

@@ -88,9 +88,10 @@ class Labels:
         if not os.path.isdir(self._directory):
             fs.make_directory(self._directory)
         path = self._path(text)
-        Label.write(path, text, label_id, cut, starts, durable=self._durable)
+        label = Label.create(path, text, label_id, cut, starts, self._index, durable=self._durable)
         self.changed()
-        return Label.open(path, self._index)
+        self._known[os.path.basename(path)] = label  # nothing is opened any more that could fail: it has begun
+        return label
 
     def remove(self, label: Label) -> None:
         """Under the structure lock. Whoever is reading it learns so."""

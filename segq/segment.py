@@ -68,13 +68,14 @@ def _options(*, create: bool) -> Options:
     return options
 
 
-def _opened(path: str, options: Options, access: AccessType, *, writing: bool = False) -> Rdict:
+def _opened(path: str, options: Options, access: AccessType, *, called: str = "", writing: bool = False) -> Rdict:
+    """`called`: what people know `path` as, if it is another way there."""
     try:
         instance = Rdict(path, options, access_type=access)
     except FileNotFoundError:
         raise
     except Exception as error:  # rocksdict raises plain Exception for whatever RocksDB says
-        raise _translated(error, path, reading=not writing) from error
+        raise _translated(error, called or path, reading=not writing) from error
     _open[id(instance)] = instance
     return instance
 
@@ -180,7 +181,7 @@ class SegmentReader:
         access = AccessType.secondary(scratch) if scratch is not None else AccessType.read_only(False)
         self._directory = Directory(path)
         try:
-            self._instance: Rdict | None = _opened(self._directory.path, _options(create=False), access)
+            self._instance: Rdict | None = _opened(self._directory.path, _options(create=False), access, called=path)
         except BaseException:
             self._directory.close()
             raise

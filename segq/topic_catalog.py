@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from segq import format as fmt
 from segq import fs
 from segq.catalog import Catalog
-from segq.errors import DamagedError
+from segq.errors import DamagedError, StorageError
 from segq.failpoints import ARMED, reach
 from segq.format import LedgerFlag, SegmentName, State
 from segq.index import Index
@@ -113,7 +113,8 @@ class TopicCatalog(Catalog):
                     label = self._begun_now(text, start, time_of)
                     if ARMED:
                         reach("label.created")
-                self.tidy()
+                with contextlib.suppress(StorageError):  # it has begun; others will tidy as well
+                    self.tidy()
         return label
 
     def _begun_now(self, text: str, start: str, time_of: Callable[[SegmentName, int], float]) -> Label:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from actors import Child
 
+import segq.segment
 from segq import format as fmt
 from segq.errors import DamagedError, StorageError
 from segq.segment import SegmentReader, SegmentWriter
@@ -176,6 +178,23 @@ def test_a_database_with_a_file_missing_is_damaged(place: str, missing: str) -> 
             os.unlink(os.path.join(place, name))
     with pytest.raises(DamagedError):
         SegmentReader(place, None)
+
+
+def test_what_a_reader_cannot_open_is_named_as_people_know_it(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes by a descriptor of the directory, whose number says nothing to anybody."""
+    writer = SegmentWriter(place)
+    writer.write(0, block(b"a"), sync=False)
+    writer.close()
+
+    def refusing(*_arguments: object, **_options: object) -> None:
+        raise Exception(f"IO error: While open a file: /proc/self/fd/27/CURRENT: {os.strerror(errno.EMFILE)}")  # noqa: TRY002
+
+    monkeypatch.setattr(segq.segment, "Rdict", refusing)
+    with pytest.raises(StorageError, match="ulimit") as caught:
+        SegmentReader(place, None)
+    assert caught.value.path == place
+    assert place in str(caught.value)
+    assert "/proc" not in str(caught.value)
 
 
 def test_a_log_with_flipped_bytes_gives_what_is_before_them_and_nothing_false(place: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -15,6 +18,7 @@ import pytest
 from accounts import until
 
 import segq
+import segq.mapped
 from segq import format as fmt
 
 PATIENCE = 20.0
@@ -247,6 +251,27 @@ def test_what_cannot_be_a_label_is_refused(topic: segq.Topic, label: Any) -> Non
     with pytest.raises(segq.SettingsError, match="label"):
         topic.subscribe(label)
     assert topic.labels() == []
+
+
+def test_a_label_that_cannot_begin_is_not_there_and_can_begin_later(topic: segq.Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, subscription, failing = segq.mapped.mapping, None, 0
+    while subscription is None:
+        topic.put(failing)
+        calls, failing = itertools.count(1), failing + 1
+
+        def mapping(*arguments: Any, calls: Iterator[int] = calls, failing: int = failing) -> Any:
+            if next(calls) == failing:
+                raise OSError(errno.ENOMEM, "no more mappings")
+            return real(*arguments)
+
+        with monkeypatch.context() as patch, contextlib.suppress(segq.StorageError):
+            patch.setattr(segq.mapped, "mapping", mapping)
+            subscription = topic.subscribe("label", "next")
+        assert topic.labels() == (["label"] if subscription else [])
+    assert failing > 3
+    topic.put("after")
+    with subscription:
+        assert subscription.get(timeout=PATIENCE) == "after"
 
 
 def test_a_mistyped_start_is_refused(topic: segq.Topic) -> None:
