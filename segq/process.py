@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import functools
 import json
 import os
 import sys
@@ -19,7 +21,7 @@ from collections.abc import Iterator
 
 from segq import format as fmt
 from segq import fs
-from segq.errors import QueueError, TooManyHandles
+from segq.errors import DamagedError, QueueError, StorageError, TooManyHandles
 from segq.locks import try_lock
 
 
@@ -34,15 +36,26 @@ class OwnerRecord:
     command: str
 
 
-def boot_epoch() -> int:
-    """A number that differs from boot to boot (0 where none can be had)."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-            return zlib.crc32(file.read().strip())
-    except OSError:  # pragma: no cover  # macOS
-        import psutil
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
-        return int(psutil.boot_time())
+
+@functools.cache
+def boot_epoch() -> int:
+    """A number that differs from boot to boot.
+
+    Raises StorageError where it cannot be read just now: another number would make all that is stored look as if power had
+    been lost since, and then RocksDB's log is believed, in which a put that failed may be found.
+    """
+    try:
+        return zlib.crc32(fs.read_file(_BOOT_ID).strip())
+    except StorageError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            raise
+    except (FileNotFoundError, DamagedError):  # macOS; or it is hidden from everybody here, as from who may not read it
+        pass
+    import psutil
+
+    return int(psutil.boot_time())
 
 
 class Owner:

@@ -51,11 +51,11 @@ def work_on(attempt: Attempt, disk: Path, shortage: Shortage) -> None:
     for _ in itertools.islice(turns, shortage.step):
         pass
     plug = shorten(disk, shortage.left)
-    work.disk_is_full = True
+    work.trouble_lasts = True
     for _ in itertools.islice(turns, shortage.steps):
         work.takes_on_a_full_disk()
     plug.unlink()
-    work.disk_is_full = False
+    work.trouble_lasts = False
     for error in work.errors:
         assert isinstance(error, segq.StorageError), f"this is not what a full disk says: {error!r}"
         assert error.errno == errno.ENOSPC, repr(error)

@@ -1,7 +1,7 @@
 """Lets the kernel strike at one system call or another: `python syscalls.py PLACE WORK SETTINGS STRIKES CALLS COUNT SEED`.
 
 A strike is `kill` (SIGKILL as the call is entered: it is not made, all before it was) or the name of an error that the call
-returns instead of being made. A child of fork does the work (see `works.py`) while strace watches it, attached before the first
+returns instead of being made; `EMFILE*20`: as that one and the 19 after it do. A child of fork does the work (see `works.py`) while strace watches it, attached before the first
 step, so that calls are counted from there. They are first counted without a strike. Points are those of the main thread that
 concern the queue's directory; to be killed at, only those that change something on the disk, since before the others it is as
 before the next of these.
@@ -19,6 +19,7 @@ import collections
 import contextlib
 import ctypes
 import dataclasses
+import logging
 import os
 import random
 import re
@@ -67,19 +68,14 @@ class Point:
         return "= -1 E" not in self.what and (self.call != "openat" or "O_CREAT" in self.what or "O_TRUNC" in self.what)
 
     @property
-    def reads(self) -> bool:
-        return self.call == "openat" and "O_RDONLY" in self.what
-
-    @property
     def sort(self) -> str:
         """What points have in common that are much the same: the call and the kind of file."""
         paths = _PATH.findall(self.what)
         path = paths[-1] if self.call in ("openat", "mmap") and paths else paths[0] if paths else ""
-        return f"{self.call} {self.reads} {_NUMBERS.sub('#', path)}"
+        return f"{self.call} {'O_RDONLY' in self.what} {_NUMBERS.sub('#', path)}"
 
     def takes(self, strike: str) -> bool:
-        """An I/O error where something is only read is a damaged segment, by design: see `test_damage`."""
-        return self.changes if strike == "kill" else self.call in FAILING and not (strike == "EIO" and self.reads)
+        return self.changes if strike == "kill" else self.call in FAILING
 
     def __str__(self) -> str:
         return f"{self.call} {self.number}: {self.what}"
@@ -111,6 +107,13 @@ def in_child(work: Callable[[], None], output: Path, *, watched: tuple[str, ...]
     return code
 
 
+class QuietLog(logging.Handler):
+    """Writes with a call that no sweep lets fail."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        os.writev(2, [f"{record.getMessage()}\n".encode()])
+
+
 def _live(work: Callable[[], None], output: Path, ready: int) -> None:
     code = 1
     try:
@@ -119,6 +122,7 @@ def _live(work: Callable[[], None], output: Path, ready: int) -> None:
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        logging.getLogger("segq").addHandler(QuietLog())
         if os.read(ready, 1):
             work()
             code = 0
@@ -166,6 +170,7 @@ class Attempt:
         place.mkdir(parents=True)
         self.place, self.kind, self.settings = place, kind, settings
         self.output, self.trace = place / "output", place / "trace"
+        self.trouble_lasts = False
 
     def prepare(self) -> None:
         code = in_child(lambda: died_before(self.place, self.kind, self.settings), self.output)
@@ -177,7 +182,7 @@ class Attempt:
 
     def _work(self) -> None:
         kind, steps = WORKS[self.kind]
-        work = kind(self.place, self.settings)
+        work = kind(self.place, self.settings, trouble_lasts=self.trouble_lasts)
         for _ in steps(work):
             pass
         work.end()
@@ -240,7 +245,10 @@ def kill_at(attempt: Attempt, point: Point) -> bool:
 
 def fail_at(attempt: Attempt, point: Point, error: str) -> bool:
     """Whether the call failed."""
-    code = attempt.work("-e", _named("trace", (point.call,)), "-e", f"inject={point.call}:error={error}:when={point.number}")
+    error, _, times = error.partition("*")
+    attempt.trouble_lasts = bool(times)
+    when = f"{point.number}..{point.number + int(times or 1) - 1}"
+    code = attempt.work("-e", _named("trace", (point.call,)), "-e", f"inject={point.call}:error={error}:when={when}")
     assert code == 0, f"the work ended with {code}:\n{attempt.said()}"
     assert "Traceback" not in attempt.said(), f"something foreign was raised:\n{attempt.said()}"
     attempt.close()

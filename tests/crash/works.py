@@ -46,13 +46,14 @@ class Quiet(Report):
 class Work:
     """A user who goes on after every error of the queue, and notes it."""
 
-    def __init__(self, place: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, place: Path, settings: dict[str, Any], *, trouble_lasts: bool = False) -> None:
+        """`trouble_lasts`: what is refused may be refused again, so nothing is said about how often."""
         self.place, self.settings = place, SETTINGS | settings
         self.path = str(home(place, self.kind))
         self.report = Quiet(place / "work.report")
         self.handles = self.number = 0
         self.errors: list[segq.QueueError] = []
-        self.disk_is_full = False
+        self.trouble_lasts = trouble_lasts
         self.refused = 0  # puts
         self.queue = self.open()
 
@@ -75,18 +76,21 @@ class Work:
             return None
         except segq.QueueError as error:
             self.errors.append(error)
-            assert self.disk_is_full or len(self.errors) <= MOST_ERRORS, "what failed once goes on failing"
+            assert self.trouble_lasts or len(self.errors) <= MOST_ERRORS, "what failed once goes on failing"
             os.writev(1, [f"raised: {error!r}\n".encode()])
             return None
 
     def surely(self, what: Callable[[], Any]) -> Any:
         """What can be done again is done again; one call that fails does not fail it twice."""
-        found = self.trying(what)
-        return what() if found is None else found
+        for _ in range(100 if self.trouble_lasts else 1):
+            found = self.trying(what)
+            if found is not None:
+                return found
+        return what()
 
     def put(self, count: int = 1, size: int = 0, *, many: bool = False, **options: Any) -> None:
         for some in [count] if many else [1] * count:
-            if not self.put_once(some, size, many=many, **options) and not self.disk_is_full:
+            if not self.put_once(some, size, many=many, **options) and not self.trouble_lasts:
                 assert self.put_once(some, size, many=many, **options), "what failed once fails again in the same handle"
 
     def put_once(self, count: int, size: int, *, many: bool, **options: Any) -> bool:
@@ -120,7 +124,7 @@ class Work:
         before = len(self.errors)
         for n, message in enumerate(messages):
             self.trying(lambda m=message, n=n: into.nack(m) if n == 1 else into.ack(m))
-        assert not self.disk_is_full or len(self.errors) == before, "a full disk refuses an acknowledgement"
+        assert not self.trouble_lasts or len(self.errors) == before, f"an acknowledgement is refused: {self.errors}"
         return len(messages)
 
     def forsake(self, queue: Any) -> None:
@@ -153,10 +157,10 @@ class TopicWork(Work):
 
     kind = "topic"
 
-    def __init__(self, place: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, place: Path, settings: dict[str, Any], *, trouble_lasts: bool = False) -> None:
         self.takes = {label: Quiet(taken_by(place / "work.report", label)) for label in LABELS}
         self.labels: dict[str, Any] = {}
-        super().__init__(place, settings)
+        super().__init__(place, settings, trouble_lasts=trouble_lasts)
 
     def opened(self) -> Any:
         return segq.Topic(self.path, **self.settings)
@@ -168,7 +172,7 @@ class TopicWork(Work):
             subscription = self.trying(lambda: segq.Subscription(self.path, label, start))
             if subscription is not None:
                 self.labels[label] = subscription
-            elif self.disk_is_full:
+            elif self.trouble_lasts:
                 return False
         return True
 

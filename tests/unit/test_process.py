@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from accounts import until
 from actors import Child
@@ -155,6 +159,47 @@ def test_a_pid_that_was_given_to_another_process_does_not_make_the_dead_alive(qu
     assert not process.is_alive(queue_path, 1)
     with segq.Queue(queue_path) as q:
         assert q.get(timeout=30) == "x"
+
+
+@pytest.fixture
+def forgotten_epoch() -> Iterator[None]:
+    """As in a process that has not asked for it yet."""
+    process.boot_epoch.cache_clear()
+    yield
+    process.boot_epoch.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten_epoch")
+def test_a_boot_that_cannot_be_told_for_lack_of_descriptors_is_an_error_and_not_another_boot(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for another boot, RocksDB's log would be believed: a put that failed could come out."""
+    real = os.open
+
+    def refusing(path: str, *arguments: Any, **options: Any) -> int:
+        if "boot_id" in path:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, *arguments, **options)
+
+    with segq.Queue(empty) as q:
+        with monkeypatch.context() as patch:
+            patch.setattr("builtins.open", refusing)
+            patch.setattr(os, "open", refusing)
+            with pytest.raises(segq.StorageError, match="ulimit"):
+                q.put("refused")
+        q.put("stored")
+        assert q.get(timeout=5) == "stored"
+
+
+@pytest.mark.usefixtures("forgotten_epoch")
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOENT])
+def test_where_the_boot_has_no_number_its_time_serves(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_arguments: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("segq.fs.open_regular", refusing)
+        assert process.boot_epoch() == int(psutil.boot_time())
 
 
 def test_the_boot_has_one_number() -> None:
