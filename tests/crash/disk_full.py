@@ -4,7 +4,8 @@ DISK is a small file system of its own, PLACE lies elsewhere: a user who goes on
 pages, so that it runs out in the middle of something) must be told so by each put that fails, must get what waits, and must be
 able to put again, through the same handle, as soon as there is room. Afterwards the account has to close.
 
-COUNT attempts are made, chosen by SEED from all (step, how much is left, for how many steps).
+COUNT attempts are made: nothing left almost from the beginning to the end, and others that SEED chooses from all (step, how
+much is left, for how many steps).
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def shorten(disk: Path, left: int) -> Path:
 
 def attempts(count: int, seed: int) -> list[Shortage]:
     every = [Shortage(*which) for which in itertools.product(range(MOST_STEPS), LEFT, STEPS)]
-    return random.Random(seed).sample(every, count)
+    return [Shortage(2, 0, 100), *random.Random(seed).sample(every, count - 1)]
 
 
 def run(place: Path, disk: Path, kind: str, settings: dict[str, Any], shortage: Shortage) -> int:

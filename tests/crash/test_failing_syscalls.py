@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 from disks import tmpfs
 
 FULL = Path(__file__).with_name("disk_full.py")
-ERRORS = "ENOSPC,EIO,EMFILE,EACCES,ENOMEM"
+ERRORS = "ENOSPC,EIO,EMFILE,EACCES,ENOMEM,EMFILE*30,ENOSPC*30,EIO*3"
 
 
 def shortages(place: Path, *arguments: object, minutes: float = 2) -> None:
@@ -32,24 +32,20 @@ def shortages(place: Path, *arguments: object, minutes: float = 2) -> None:
     assert ended.returncode == 0, f"ended with {ended.returncode}:\n{said[-8000:]}"
 
 
-def test_a_call_that_fails_now_and_then_is_an_error_of_ours_and_all_goes_on(tmp_path: Path) -> None:
-    sweep(tmp_path / "calls", "queue", "process", ERRORS, "failing", 4, 30)
-
-
 @pytest.mark.parametrize("work", ["queue", "topic"])
 def test_a_disk_that_is_full_for_a_while_stops_puts_only_and_only_for_that_while(tmp_path: Path, work: str) -> None:
-    shortages(tmp_path, work, "process", 3, 5)
+    shortages(tmp_path, work, "process", 2, 5)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("work", ["queue", "topic"])
 def test_any_kind_of_call_may_fail(tmp_path: Path, work: str, durability: str) -> None:
-    sweep(tmp_path / "calls", work, durability, ERRORS, "failing", 70, 1, minutes=10)
+    sweep(tmp_path / "calls", work, durability, ERRORS, "failing", 45, 1, minutes=10)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("work", ["queue", "topic"])
 def test_a_disk_may_be_full_at_any_step(tmp_path: Path, work: str, durability: str) -> None:
-    shortages(tmp_path, work, durability, 50, 1, minutes=5)
+    shortages(tmp_path, work, durability, 25, 1, minutes=5)

@@ -29,15 +29,15 @@ def sweep(place: Path, *arguments: object, minutes: float = 2) -> None:
     assert ended.returncode == 0, f"ended with {ended.returncode}:\n{said[-8000:]}"
 
 
-@pytest.mark.parametrize(("work", "durability", "count"), [("queue", "power", 6), ("topic", "process", 4)])
-def test_a_kill_at_a_call_that_changes_names_or_sizes_loses_nothing(
+@pytest.mark.parametrize(("work", "durability", "count"), [("queue", "power", 6), ("topic", "process", 3)])
+def test_a_call_that_changes_names_or_sizes_may_be_the_last_or_fail(
     tmp_path: Path, work: str, durability: str, count: int
 ) -> None:
-    sweep(tmp_path / "calls", work, durability, "kill", "structural", count, 20)
+    sweep(tmp_path / "calls", work, durability, "kill,ENOSPC", "structural", count, 20)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("durability", ["process", "power"])
-@pytest.mark.parametrize("work", ["queue", "topic"])
-def test_a_kill_at_any_kind_of_call_loses_nothing(tmp_path: Path, work: str, durability: str) -> None:
-    sweep(tmp_path / "calls", work, durability, "kill", "all", 110, 1, minutes=10)
+@pytest.mark.parametrize(("work", "count"), [("queue", 70), ("topic", 80)])
+def test_a_kill_at_any_kind_of_call_loses_nothing(tmp_path: Path, work: str, durability: str, count: int) -> None:
+    sweep(tmp_path / "calls", work, durability, "kill", "all", count, 1, minutes=10)
