@@ -205,8 +205,8 @@ class Consumer:
                 else:
                     if not got:
                         claimed.gets_offset -= 1
-                    if claimed.left:
-                        self._keeper.attend()
+                    if claimed.left and not self._keeper.attend():
+                        self._give_back_left()
                     return i, value, claimed
             self._wait(block, deadline)
 

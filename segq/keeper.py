@@ -11,11 +11,15 @@ process that computes in C without letting go of it gives back when it is done.
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from segq.index import EVERYBODY, Index
+
+log = logging.getLogger("segq")
 
 HOLD_SECONDS = 0.05
 
@@ -40,14 +44,16 @@ class Keeper:
     def add(self, holder: Holder) -> None:
         self._holders.append(weakref.ref(holder, self._forget))
 
-    def attend(self) -> None:
-        """Something is held now."""
+    def attend(self) -> bool:
+        """Something is held now. False if there is nobody to see to it: then it must not be held."""
         if self._work.is_set() or self._stopped:
-            return
+            return True
         self._work.set()
         if self._thread is None:
-            self._thread = threading.Thread(target=_run, args=(weakref.ref(self), self._work), name="segq-keeper", daemon=True)
-            self._thread.start()
+            self._thread = started("segq-keeper", _run, weakref.ref(self), self._work)
+            if self._thread is None:
+                self._work.clear()
+        return self._thread is not None
 
     def stop(self) -> None:
         """Returns once the thread does nothing any more."""
@@ -81,6 +87,20 @@ class Keeper:
             if not self._stopped:
                 holder.give_back(recalled=recalled)
         return True
+
+
+def started(name: str, target: Callable[..., None], *arguments: Any) -> threading.Thread | None:
+    """A daemon thread; None if there can be no more of them just now (a limit, or out of memory).
+
+    No reason to fail: whoever asks for it may have items in hand.
+    """
+    thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        log.warning("%s: %s", name, error)
+        return None
+    return thread
 
 
 def _run(reference: weakref.ref[Keeper], work: threading.Event) -> None:

@@ -148,7 +148,7 @@ class Producer:
         count = len(data)
         self._refuse_if_never(count, size)
         segment = self._segment
-        if ttl_ms and not self._expiring:
+        if ttl_ms and not (self._expiring and self._tidier.attending):
             self._expiring = True
             self._tidier.attend(ttl_ms / 1000)
         if (
@@ -216,7 +216,10 @@ class Producer:
             segment.reserve(max(0, need) + ahead, max(0, need_bytes) + ahead_bytes)
         if ahead or ahead_bytes:
             self._reserved_at = time.monotonic()
-            self._keeper.attend()
+            if not self._keeper.attend():
+                with self._index.lock:
+                    segment.give_back_room()
+                    segment.reserve(count, size)
         return True
 
     # --- waiting for room; not under the lock ---

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from segq.catalog import Catalog
 from segq.errors import NotAQueueError, QueueError
+from segq.keeper import started
 
 log = logging.getLogger("segq")
 
@@ -42,8 +43,12 @@ class Tidier:
         """From now on there are items that expire after this many seconds."""
         self._seconds = max(_SOONEST, min(self._seconds, ttl / _LOOKS))
         if self._thread is None and not self._stop.is_set():
-            self._thread = threading.Thread(target=_run, args=(weakref.ref(self), self._stop), name="segq-tidier", daemon=True)
-            self._thread.start()
+            self._thread = started("segq-tidier", _run, weakref.ref(self), self._stop)
+
+    @property
+    def attending(self) -> bool:
+        """Whether there is a thread; none could be started before, perhaps."""
+        return self._thread is not None
 
     def turn(self) -> float:
         """One look; returns the seconds until the next."""

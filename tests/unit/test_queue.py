@@ -70,6 +70,28 @@ def test_an_id_stays_the_same_each_time_the_item_is_delivered(q: segq.Queue) -> 
     second.ack()
 
 
+def test_a_process_that_may_have_no_more_threads_puts_and_gets_all_the_same(
+    queue_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the handle's threads would do is done when one can be started again."""
+
+    def refusing(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with segq.Queue(queue_path, capacity=1000, prefetch=10) as q, segq.Queue(queue_path) as other:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refusing)
+            q.put_many(range(50))
+            q.put("with a time to live", ttl=3600)
+            assert q.get() == 0
+            assert other.get_many(9) == list(range(1, 10))  # no item is kept ahead
+            other.put_many(["filling"] * 959, block=False)  # and no room
+            assert q.qsize() == 1000
+        assert q.get() == 10
+        q.put("another", ttl=3600)
+        assert {"segq-keeper", "segq-tidier"} <= {thread.name for thread in threading.enumerate()}
+
+
 def test_settling_twice_or_too_late_raises_a_receipt_error(q: segq.Queue) -> None:
     q.put_many(["a", "b"])
     a, b = q.receive_many(2)
