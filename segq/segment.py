@@ -26,7 +26,7 @@ from rocksdict import AccessType, DBCompressionType, DBRecoveryMode, Options, Rd
 from segq import format as fmt
 from segq.errors import DamagedError, NotAQueueError, QueueError, StorageError
 from segq.format import Block
-from segq.fs import Directory, listing, refuse_other_than_files, shadow, storage_error
+from segq.fs import Directory, listing, read_file, refuse_other_than_files, shadow, storage_error
 
 _open: dict[int, Rdict] = {}
 _here = os.getpid()
@@ -73,6 +73,7 @@ def _options(*, create: bool) -> Options:
 def _opened(path: str, options: Options, access: AccessType, *, called: str = "", writing: bool = False) -> Rdict:
     """`called`: what people know `path` as, if it is another way there."""
     refuse_other_than_files(path, _OURS)
+    _refuse_endless_manifest(path)
     try:
         instance = Rdict(path, options, access_type=access)
     except FileNotFoundError:
@@ -81,6 +82,31 @@ def _opened(path: str, options: Options, access: AccessType, *, called: str = ""
         raise _translated(error, called or path, reading=not writing) from error
     _open[id(instance)] = instance
     return instance
+
+
+_MANIFEST_BLOCK, _MANIFEST_HEADER, _MANIFEST_TYPES = 32 << 10, 7, range(5)
+
+
+def _refuse_endless_manifest(path: str) -> None:
+    """Raises DamagedError where RocksDB would read a manifest for ever, holding the GIL.
+
+    It does so at some types of records that no manifest has (such as one left over from an earlier use of the file), because it
+    looks at the type before the checksum: one flipped bit is enough. What lies behind a wrong length it does not reach.
+    """
+    try:
+        name = read_file(os.path.join(path, "CURRENT"), 100).decode("ascii", "replace").rstrip("\n")
+        data = read_file(os.path.join(path, name)) if re.fullmatch(r"MANIFEST-[0-9]+", name) else b""
+    except FileNotFoundError:  # RocksDB finds out
+        return
+    at = 0
+    while at + _MANIFEST_HEADER <= len(data):
+        left = _MANIFEST_BLOCK - at % _MANIFEST_BLOCK
+        if left < _MANIFEST_HEADER:
+            at += left
+            continue
+        if data[at + 6] not in _MANIFEST_TYPES:
+            raise DamagedError(f"{path}: its manifest has a record of type {data[at + 6]}", path=path)
+        at += _MANIFEST_HEADER + int.from_bytes(data[at + 4 : at + 6], "little")
 
 
 def _drop(instance: Rdict) -> None:
@@ -291,8 +317,13 @@ class Blocks:
         options = _options(create=False)
         if self._thorough:
             options.set_wal_recovery_mode(DBRecoveryMode.skip_any_corrupted_record())
-        with shadow(self._directory, names) as place:
-            yield from self._scan(place, options)
+        try:
+            _refuse_endless_manifest(self._directory)
+        except DamagedError as error:
+            self.trouble.append(error)
+        else:
+            with shadow(self._directory, names) as place:
+                yield from self._scan(place, options)
         if self._thorough and (self.trouble or not self._seen):
             with shadow(self._directory, names, copied=True) as place:
                 try:

@@ -30,7 +30,7 @@ from accounts import ROOT, identity_of, item, item_id, origin, segments
 
 import segq
 
-HANG = 40  # seconds after which a case hangs, on a machine however busy
+HANG = 90  # seconds after which a case hangs, on a machine however busy
 MEMORY = 3 << 30  # bytes of address space that a case may take beyond what the process has
 SETTINGS: dict[str, Any] = {"segment_items": 40}
 LABELS = ("one", "two")

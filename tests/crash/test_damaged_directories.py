@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from segq import format as fmt
 
 SEED = int(os.environ.get("SEGQ_SEED", time.time() // 86_400))
 SHARES = 12  # of the matrix, each a test, so that workers share them
+OFFSETS = int(os.environ.get("SEGQ_DAMAGES", "1"))  # for each kind of damage that depends on where it is done
 SAMPLE = 8  # cases of each kind in the default suite
 
 
@@ -65,7 +67,7 @@ def test_what_once_stopped_a_queue_for_good(template: tuple[Path, str], tmp_path
 @pytest.mark.torture
 @pytest.mark.parametrize("share", range(SHARES))
 def test_no_damage_loses_what_is_whole_or_stops_anybody(template: tuple[Path, str], tmp_path: Path, share: int) -> None:
-    endure(template, tmp_path / "place", damage.every_case(template[1], 2)[share::SHARES])
+    endure(template, tmp_path / "place", damage.every_case(template[1], OFFSETS)[share::SHARES])
 
 
 # --- nobody gets in ---------------------------------------------------------------------------------------------------
@@ -177,11 +179,48 @@ def test_an_open_batch_that_claims_to_begin_earlier_does_not_take_the_place_of_w
     assert [reason.stem for reason in (path / "quarantine").glob("*.reason")].count("batch") == 1
 
 
+EVERY_TYPE = """
+import faulthandler, os, shutil, sys
+from segq import segment
+from segq.errors import QueueError
+place, copy, pattern = sys.argv[1:4]
+(name,) = [name for name in os.listdir(place) if name.startswith(pattern) or name.endswith(pattern)]
+shutil.copytree(place, copy)
+with open(os.path.join(place, name), "rb") as file:
+    data = file.read()
+at = 0
+for _ in range(3):
+    for kind in (*range(14), 65, 128, 129, 130, 131, 132, 133, 255):
+        with open(os.path.join(copy, name), "wb") as file:
+            file.write(data[: at + 6] + bytes([kind]) + data[at + 7 :])
+        faulthandler.dump_traceback_later(30, exit=True)
+        try:
+            reader = segment.SegmentReader(copy, None)
+            reader.end()
+            reader.close()
+        except QueueError:
+            continue
+    at += 7 + int.from_bytes(data[at + 4 : at + 6], "little")
+    if at + 7 > len(data):
+        break
+print("all")
+"""
+
+
+@pytest.mark.parametrize("pattern", ["MANIFEST-", ".log"])
+def test_a_record_of_any_type_is_read_in_a_bounded_time(template: tuple[Path, str], tmp_path: Path, pattern: str) -> None:
+    if template[1] == "topic":
+        pytest.skip("as for queues")
+    (name, _) = [name for name in sorted(os.listdir(template[0])) if name.startswith("ready_")]
+    command = [sys.executable, "-c", EVERY_TYPE, str(template[0] / name), str(tmp_path / "copy"), pattern]
+    environment = os.environ | {"PYTHONPATH": str(damage.ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, timeout=300)
+    assert done.stdout == "all\n", done.stderr[-3000:]
+
+
 @pytest.mark.torture
 def test_a_fuzzer_finds_nothing_in_a_minute(tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris is not installed (pip install 'segq[fuzz]')")
-    import subprocess
-
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     script = Path(__file__).parents[1] / "fuzz" / "fuzz_files.py"
