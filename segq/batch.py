@@ -15,7 +15,7 @@ from segq.errors import DamagedError
 from segq.format import END_MASK, HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, IS_REFERENCE, RUN, HalfWord, Runs
 from segq.fs import HeldDescriptor, open_regular, rename, storage_errors, unlink
 from segq.locks import try_lock
-from segq.mapped import MappedFile, mapping
+from segq.mapped import MappedFile
 
 _FIRST_LIFE = 2  # the sequence of a half that was not reused yet
 _SEQUENCE, _FIRST, _END, _RUNS, _REFERENCES = (int(word) for word in HalfWord)
@@ -35,8 +35,7 @@ class BatchWriter:
         self._file = MappedFile.create(unfinished, fmt.BATCH_SIZE, [(0, fmt.BATCH_SIZE)])
         try_lock(self._file.descriptor)  # as long as we live; see `in_hand`
         self._words = self._file.words
-        with storage_errors(path):
-            self._payloads = [mapping(self._file.descriptor, HALF_BYTES, half * HALF_SIZE + fmt.PAYLOAD_AT) for half in (0, 1)]
+        self._payloads = [self._file.part(HALF_BYTES, half * HALF_SIZE + fmt.PAYLOAD_AT) for half in (0, 1)]
         self._words[HALF_SIZE // 8 + _SEQUENCE] = 1  # the second half is not ready yet
         self._current = 1
         self.turn(first)

@@ -1,8 +1,11 @@
 """Files mapped into memory, in which processes share words and bytes.
 
-A mapping here keeps no descriptor. `mmap.mmap` keeps a copy of the one it is given (up to Python 3.12, where it cannot be told
-not to), which would cost a descriptor for each segment that is looked at, and which a forked child would go on holding: a lock
-of `flock` belongs to the open file and would outlive the process that took it.
+A mapping here keeps no descriptor: `mmap.mmap` keeps a copy of the one it is given (up to Python 3.12, where it cannot be told
+not to), which would cost one for each segment that is looked at.
+
+And what is locked is never what is mapped. A lock of `flock` belongs to the open file description, and that lives as long as
+anything refers to it, a mapping without a descriptor too: a forked child that inherits the mapping would keep the lock of a
+process that died. So each file is opened twice.
 """
 
 from __future__ import annotations
@@ -53,21 +56,21 @@ class MappedFile(HeldDescriptor):
 
     `map` serves slices, `words` aligned u64 loads and stores (one instruction each: never seen half done), `halves` u32.
 
-    `descriptor` is kept for locking and allocating; closing it leaves the mapping, which goes with the last view of it. A
-    forked child closes its copy (below), so a lock dies with the process that took it.
+    `descriptor`, of a file description of its own, is kept for locking and allocating; closing it leaves the mapping, which
+    goes with the last view of it. A forked child closes its copy (below), so a lock dies with the process that took it.
     """
 
     __slots__ = ("__weakref__", "halves", "map", "path", "view", "words")
 
     def __init__(self, path: str, descriptor: int, size: int, *, writable: bool = True) -> None:
-        super().__init__(descriptor)
+        super().__init__(-1)
         self.path = path
         try:
             with storage_errors(path):
                 self.map = mapping(descriptor, size) if writable else mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
-        except BaseException:
-            self.close()
-            raise
+                self.descriptor = _reopened(path, descriptor, os.O_RDWR if writable else os.O_RDONLY)
+        finally:
+            os.close(descriptor)
         if hasattr(mmap, "MADV_RANDOM"):  # else the first touch of a page may read megabytes around it: a stall of 1 ms seen
             self.map.madvise(mmap.MADV_RANDOM)
         self.view = memoryview(self.map)
@@ -114,6 +117,15 @@ class MappedFile(HeldDescriptor):
             raise DamagedError(f"{path} has {size} bytes, at least {least} expected", path=path)
         return cls(path, descriptor, size, writable=False)
 
+    def part(self, size: int, offset: int) -> mmap.mmap:
+        """Another mapping, of a part that begins with a page."""
+        with storage_errors(self.path):
+            descriptor = _reopened(self.path, self.descriptor, os.O_RDWR)
+            try:
+                return mapping(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
+
     @property
     def size(self) -> int:
         return len(self.view)
@@ -147,3 +159,12 @@ def _close_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_close_in_child)
+
+
+def _reopened(path: str, descriptor: int, flags: int) -> int:
+    """A new file description of an open file."""
+    flags |= os.O_CLOEXEC
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", flags)
+    except FileNotFoundError:  # not Linux: the path may have been renamed, which the caller meets by trying again
+        return os.open(path, flags | os.O_NOFOLLOW)

@@ -64,6 +64,9 @@ def kill(queue: segq.Queue) -> None:
     if writer is not None:
         writer.close()
         parts.producer._segment._writer = None
+    batch = getattr(parts.producer._segment, "_batch", None)
+    if batch is not None:
+        batch.close()
     parts.owner.forget()
     dead.append(queue)  # its destructors run when the example is over
 

@@ -182,6 +182,7 @@ def test_a_boot_that_cannot_be_told_for_lack_of_descriptors_is_an_error_and_not_
         return real(path, *arguments, **options)
 
     with segq.Queue(empty) as q:
+        process.boot_epoch.cache_clear()
         with monkeypatch.context() as patch:
             patch.setattr("builtins.open", refusing)
             patch.setattr(os, "open", refusing)
