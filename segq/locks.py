@@ -1,7 +1,8 @@
 """The locks between processes. All are the kernel's: it lets go of them when the holder dies, however it dies.
 
 * `StructureLock` guards names: create, seal, resume, rescue, retire, rebuild. Held for a few milliseconds, rarely, so the
-  50 µs of `filelock` do not matter, nor that it polls when contended.
+  50 µs of `filelock` do not matter, nor that it polls when contended: of those who wait only one does, the others wait for
+  their turn to, asleep in a flock of the queue's directory (a hundred that poll leave the holder no processor).
 * `FileMutex` guards the words of one mapped file (a ledger, the index). Held for a microsecond or two by whoever claims or
   reserves; waiting is the kernel's blocking flock on a descriptor kept open, about 0.9 µs a turn. flock belongs to the open
   file description, which threads share, so a `threading.Lock` comes first; a forked child shares it too, which is why
@@ -12,11 +13,13 @@ Order, where more than one is held: a handle's own lock, index, structure, ledge
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 import filelock
@@ -41,10 +44,39 @@ class StructureLock:
         if not os.path.isdir(self._queue):  # filelock would make it anew
             raise NotAQueueError(f"{self._queue} is gone: it was removed while this handle was open", path=self._queue)
         with storage_errors(self._path):
-            self._lock.acquire()
+            try:
+                self._lock.acquire(blocking=False)
+            except filelock.Timeout:
+                with _turn(self._queue):
+                    self._lock.acquire()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.release()
+
+
+@contextlib.contextmanager
+def _turn(queue: str) -> Iterator[None]:
+    """One at a time of those who wait for a queue's structure lock. The kernel ends the turn of who dies."""
+    descriptor = os.open(queue, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _turns.add(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        _turns.discard(descriptor)
+        os.close(descriptor)
+
+
+_turns: set[int] = set()
+
+
+def _end_turns_in_child() -> None:
+    """A forked child must not go on holding the turn of a thread of its parent."""
+    while _turns:
+        os.close(_turns.pop())
+
+
+os.register_at_fork(after_in_child=_end_turns_in_child)
 
 
 class LookingLock:

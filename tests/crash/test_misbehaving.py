@@ -334,7 +334,7 @@ say(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 """
 
 
-@pytest.mark.parametrize("count", [24])
+@pytest.mark.parametrize("count", [24, pytest.param(200, marks=pytest.mark.torture)])
 def test_processes_that_open_a_new_queue_all_at_once_all_work(tmp_path: Path, count: int) -> None:
     path, results = tmp_path / "queue", tmp_path / "results"
     results.mkdir()
