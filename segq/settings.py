@@ -89,6 +89,8 @@ def validated(given: dict[str, Any]) -> dict[str, Any]:
             case "serializer":
                 if not isinstance(value, str):
                     raise SettingsError(f"serializer must be a name by now, not {value!r}")
+                if value not in BUILTIN_SERIALIZERS and not value.startswith("custom:"):
+                    raise SettingsError(f"there is no serializer {value!r}")
                 checked[name] = value
             case _:
                 raise SettingsError(f"unknown setting {name!r}: written by a newer segq?")

@@ -44,7 +44,9 @@ PUTTING = {
     if all(not way.filled for way in ways) and (known := [way for way in ways if way.workload in WORKLOADS])
 }
 MIXED = {
-    point: [*ways, Way("mingles", SMALL, (2, 5))] for point, ways in PUTTING.items() if point.startswith(("put.", "seal."))
+    point: [*ways, Way("mingles", SMALL, (2, 5) if point.startswith("put.") else (1, 3))]
+    for point, ways in PUTTING.items()
+    if point.startswith(("put.", "seal."))
 }
 ALL_WAYS = PUTTING | TAKING | MIXED
 

@@ -228,3 +228,9 @@ def test_the_places_in_the_open_batch_follow_each_other() -> None:
     assert fmt.ENDS_AT + 4 * fmt.HALF_ITEMS <= fmt.RUNS_AT
     assert fmt.RUNS_AT + fmt.RUN.size * fmt.HALF_RUNS <= fmt.PAYLOAD_AT
     assert fmt.HALF_SIZE % fmt.PAGE == 0 == fmt.PAYLOAD_AT % fmt.PAGE
+
+
+def test_a_queue_file_that_names_a_serializer_there_is_not_says_where() -> None:
+    data = fmt.encode_queue_file("u", "queue", Settings()).replace(b"msgpack", b"msgpaCk")
+    with pytest.raises(NotAQueueError, match=r"/here.*msgpaCk"):
+        fmt.decode_queue_file(data, "/here")
