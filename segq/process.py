@@ -78,6 +78,7 @@ class Owner:
         slot = next((n for n in range(1, fmt.MAX_OWNERS) if n not in taken), None)
         if slot is None:
             raise TooManyHandles(f"{queue}: all {fmt.MAX_OWNERS - 1} handles are open; close some", path=queue)
+        _forget_unnamed(queue)
         path = _owner_path(queue, slot)
         unnamed = f"{path}.new"  # locked before it gets the name under which others look for the dead
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -196,6 +197,15 @@ def record(queue: str, slot: int) -> OwnerRecord | None:
         )
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, QueueError):
         return None
+
+
+def _forget_unnamed(queue: str) -> None:
+    """Files of those who died while they took a slot. Under the structure lock, so that nobody is taking one."""
+    place = os.path.join(queue, fmt.OWNERS_DIR)
+    with contextlib.suppress(StorageError):
+        for entry in fs.listing(place):
+            if entry.endswith(".new"):
+                fs.unlink(os.path.join(place, entry))
 
 
 def _owner_path(queue: str, slot: int) -> str:

@@ -210,7 +210,8 @@ class TopicCatalog(Catalog):
     def seal(self, name: SegmentName, ledger: Ledger) -> SegmentName | None:
         sealed = super().seal(name, ledger)
         if sealed is not None and self.finished(sealed, ledger):
-            self.retire(sealed, ledger)
+            with contextlib.suppress(StorageError):  # sealed it is; somebody will try again to remove it
+                self.retire(sealed, ledger)
         return sealed
 
     def _resumable(self, name: SegmentName) -> bool:

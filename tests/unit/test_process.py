@@ -203,5 +203,13 @@ def test_where_the_boot_has_no_number_its_time_serves(code: int, monkeypatch: py
         assert process.boot_epoch() == int(psutil.boot_time())
 
 
+def test_what_somebody_left_who_died_while_taking_a_slot_goes_when_the_next_takes_one(queue_path: str) -> None:
+    segq.Queue(queue_path).close()
+    left = Path(queue_path, "owners", "0007.new")
+    left.touch()
+    with segq.Queue(queue_path):
+        assert not left.exists()
+
+
 def test_the_boot_has_one_number() -> None:
     assert process.boot_epoch() == process.boot_epoch() != 0

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from accounts import until
@@ -846,3 +847,19 @@ def test_a_label_that_began_with_a_segment_is_not_taken_for_one_that_did_not_whe
         assert catalog.labels.in_hand(seen, source), "as seen by somebody whose list was of the moment before"
         assert catalog.labels.ledger(label, seen, source) is not None
         message.ack()
+
+
+def test_a_segment_that_cannot_be_removed_when_it_is_sealed_is_sealed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t"
+    with segq.Topic(path) as topic, topic.subscribe("a") as a:
+        topic.put_many([1, 2])
+        assert a.get_many(2, timeout=5) == [1, 2]
+        catalog = topic._parts.catalog
+        with monkeypatch.context() as patch:
+            patch.setattr(catalog, "retire", mock.Mock(side_effect=segq.StorageError("no room")))
+            topic._producer.roll()
+        topic.put(3)
+        assert a.get(timeout=5) == 3
+    assert segq.check(path).ok
