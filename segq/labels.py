@@ -97,6 +97,12 @@ class Labels:
         self._known[os.path.basename(path)] = label  # nothing is opened any more that could fail: it has begun
         return label
 
+    def forget_unfinished(self) -> None:
+        """The file of a label that somebody died making. Under the structure lock, so that nobody is making one."""
+        unfinished = os.path.join(self._directory, fmt.UNFINISHED)
+        if os.path.lexists(unfinished):
+            fs.unlink(unfinished)
+
     def remove(self, label: Label) -> None:
         """Under the structure lock. Whoever is reading it learns so."""
         fs.unlink(self._path(label.text))

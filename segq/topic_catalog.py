@@ -251,6 +251,7 @@ class TopicCatalog(Catalog):
     def sweep(self) -> None:
         for name in self.listed(removed=True):
             self._write_off(name)
+        self.labels.forget_unfinished()
         super().sweep()
 
     @contextlib.contextmanager
