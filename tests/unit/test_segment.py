@@ -13,7 +13,7 @@ from actors import Child
 
 import segq.segment
 from segq import format as fmt
-from segq.errors import DamagedError, StorageError
+from segq.errors import DamagedError, QueueError, StorageError
 from segq.segment import SegmentReader, SegmentWriter
 
 
@@ -224,3 +224,12 @@ def test_a_closed_reader_says_so(place: str) -> None:
     reader.close()
     with pytest.raises(DamagedError, match="closed"):
         reader.end()
+
+
+def test_an_error_of_the_disk_in_a_readers_own_scratch_is_not_damage_of_the_segment() -> None:
+    def told(where: str) -> QueueError:
+        text = f"IO error: While appending to file: {where}/LOG: {os.strerror(errno.EIO)}"
+        return segq.segment._translated(Exception(text), "/q/ready_1", reading=True)
+
+    assert isinstance(told("/q/owners/0001.scratch/1"), StorageError)
+    assert isinstance(told("/q/ready_1"), DamagedError)
