@@ -20,6 +20,7 @@ import segq
 
 MOST_AT_ONCE = 40
 LARGE = 30_000  # bytes; a dozen at once go past the open batch
+SMALL = 200  # bytes
 HUGE = 150_000  # bytes; several times what an item may have in the batch
 
 
@@ -31,7 +32,8 @@ def produce(queue: segq.Queue, report: Report, chance: random.Random, count: int
         many = chance.random() < 0.3
         number = min(chance.randint(1, most), count - done) if many else 1
         lot = chance.random()
-        size = LARGE if lot < 0.004 else HUGE if lot < 0.005 else chance.randint(0, 200)
+        size = LARGE if lot < 0.004 else HUGE if lot < 0.005 else chance.randint(0, SMALL)
+        number = min(number, max((queue.settings.max_bytes or sys.maxsize) // 4 // (size + SMALL), 1))
         ids = [item_id(handle, done + n, size) for n in range(number)]
         assert report.put(queue, *ids, many=many, timeout=60), "a put failed"
         done += number

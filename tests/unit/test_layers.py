@@ -21,7 +21,10 @@ LAYERS = [
     ["producer", "consumer"],
     ["handle", "putting", "getting", "subscription"],
     ["queue", "topic", "examination", "repair", "check", "salvage"],
+    ["engines", "connect"],
+    ["bridge"],
     ["__init__"],
+    ["aio", "futures", "metrics", "watch", "connectors", "compat", "transfer", "pipeline"],
     ["__main__", "cli"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
