@@ -120,8 +120,8 @@ _ERRNO_TEXTS = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT,
 # RocksDB's words for a file that could not be opened, and could when it tried again at once: it does not say why.
 _PASSED = "Direct I/O is not supported by the specified DB"
 
-
-_SCRATCH = re.compile(rf"/{fmt.OWNERS_DIR}/\d+{re.escape(fmt.SCRATCH_SUFFIX)}")
+# Where a reader writes: in its scratch, and the settings that the binding (whose errors have a number) writes at each opening.
+_WRITTEN = re.compile(rf"/{fmt.OWNERS_DIR}/\d+{re.escape(fmt.SCRATCH_SUFFIX)}|\(os error \d+\)")
 
 
 def _translated(error: Exception, path: str, *, reading: bool) -> QueueError:
@@ -134,7 +134,7 @@ def _translated(error: Exception, path: str, *, reading: bool) -> QueueError:
         reason = "a file could not be opened for a moment (too many open files, or out of memory?); try again"
         return StorageError(f"{path}: {reason}", errno=errno.EAGAIN, path=path)
     for words, code in _ERRNO_TEXTS.items():
-        if words in text and not (reading and code == errno.EIO and not _SCRATCH.search(text)):  # there it only writes
+        if words in text and not (reading and code == errno.EIO and not _WRITTEN.search(text)):
             translated: QueueError = storage_error(OSError(code, words), path)
             return translated
     if re.search(r"Corruption|Invalid argument|does not exist|No such file|Not implemented", text):
