@@ -296,6 +296,18 @@ class Block:
         bounds = [start + e for e in self.ends[low:high]]
         return slices(data, start + before, bounds)
 
+    def lengths(self) -> list[int]:
+        """Of each item, in bytes; of a large one, whose bytes are elsewhere, what it has there."""
+        found, before = [], 0
+        for end in self.ends:
+            stop = end & END_MASK
+            length = stop - before
+            if self.references and end & IS_REFERENCE and length == REFERENCE.size:
+                length = REFERENCE.unpack_from(self.data, self.start + before)[1]
+            found.append(length)
+            before = stop
+        return found
+
 
 def slices(data: bytes, begin: int, ends: list[int]) -> list[bytes]:
     """`data` cut at `ends`, the first piece beginning at `begin`. Raises DamagedError unless each begins where one ends."""

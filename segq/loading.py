@@ -15,7 +15,6 @@ import mmap
 import os
 import time
 from array import array
-from collections.abc import Iterable
 from itertools import accumulate
 
 from segq import format as fmt
@@ -156,7 +155,7 @@ class LoadingSegment:
                 if type(item) is Reference:
                     ends[i] |= IS_REFERENCE
         self.ends[begin : begin + count] = memoryview(ends)[1:]
-        self._note_sizes(lengths or map(len, items))
+        self.ledger.note_sizes(self.published, lengths or map(len, items))
         self._note_expiry(count, round(self.tick * 1000), ttl_ms)
         self.count, self.end = begin + count, start + size
         self.words[_PUBLISHED] = self.base + begin + count
@@ -181,22 +180,12 @@ class LoadingSegment:
         except BaseException:
             self.ledger.finalize()  # the block may be in the log all the same
             raise
-        self._note_sizes(lengths or map(len, items))
+        self.ledger.note_sizes(self.published, lengths or map(len, items))
         self._note_expiry(len(items), now, ttl_ms)
         self.words[_PUBLISHED] = first + len(items)
         self.bytes += size
         if ARMED:
             reach("block.published")
-
-    def _note_sizes(self, lengths: Iterable[int]) -> None:
-        sizes, i = self.ledger.sizes, self.published
-        if sizes is None:
-            return
-        total = sizes[i - 1] if i else 0
-        for length in lengths:
-            total += length
-            sizes[i] = total
-            i += 1
 
     def _note_expiry(self, count: int, now_ms: int, ttl_ms: int) -> None:
         if self.ledger.expires is not None:

@@ -38,6 +38,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -389,6 +391,7 @@ class Aftermath:
         self.path, self.reports, self.settings, self.kind = place / "disk" / "queue", place / "reports", settings, kind
         self.strict = settings.get("durability") == "power" or loss == Loss("new", "new")
         self.told = Told()
+        self.bytes = 0  # of what came out
 
     def check(self) -> None:
         """Raises if something acknowledged is missing, or anything else is not as it should be."""
@@ -398,7 +401,9 @@ class Aftermath:
             self._topic(put)
         else:
             with segq.Queue(self.path, **self.settings) as queue:
+                stored = queue.stats().bytes
                 self._account(Ledger(put), list(self._drained(queue)))
+                assert stored is None or stored == self.bytes, f"{stored} bytes were counted, {self.bytes} came out"
                 queue.put("on it goes")
                 assert queue.get(timeout=5) == "on it goes"
                 assert queue.qsize() == 0, queue.stats()
@@ -435,6 +440,7 @@ class Aftermath:
                 return
             for message in messages:
                 message.ack()
+                self.bytes += len(msgspec.msgpack.encode(message.value))
                 try:
                     yield identity_of(message.value)
                 except (AssertionError, TypeError, IndexError, ValueError):
