@@ -119,6 +119,7 @@ class Recorder(Tracer):
         self.moments: list[Moment] = []
         self.calls: Counter[str] = Counter()
         self._pages: dict[bytes, bytes] = {}
+        self._last: dict[int, bytes] = {}
         self._files: dict[int, History] = {}
         self._directories: dict[int, History] = {}
         self._held: dict[int, int] = {}  # each inode is held open, so that its number is not given to another
@@ -185,21 +186,26 @@ class Recorder(Tracer):
                 if stat.S_ISDIR(status.st_mode):
                     self._look_into(place)
                 elif stat.S_ISREG(status.st_mode):
-                    self._hold(place)
-                    self._files.setdefault(status.st_ino, History(EMPTY, [])).became(self._contents(status.st_ino))
+                    self._hold(place, os.O_RDONLY)
+                    contents = self._contents(status.st_ino, status.st_size)
+                    if contents is not None:
+                        self._files.setdefault(status.st_ino, History(EMPTY, [])).became(contents)
         except FileNotFoundError:  # another thread is quicker than we are; we look again at its next call
             return
         self._directories.setdefault(number, History({}, [])).became(entries)
 
-    def _hold(self, path: str) -> int:
+    def _hold(self, path: str, access: int = os.O_PATH) -> int:
         number = os.lstat(path).st_ino
         if number not in self._held:
-            self._held[number] = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+            self._held[number] = os.open(path, access | os.O_NOFOLLOW)
         return number
 
-    def _contents(self, number: int) -> Bytes:
-        with open(f"/proc/self/fd/{self._held[number]}", "rb") as file:
-            data = file.read()
+    def _contents(self, number: int, size: int) -> Bytes | None:
+        """None if nothing has changed since the last look."""
+        data = os.pread(self._held[number], size, 0)
+        if data == self._last.get(number):
+            return None
+        self._last[number] = data
         pages = (data[at : at + PAGE] for at in range(0, len(data), PAGE))
         return Bytes(len(data), tuple(self._pages.setdefault(page, page) for page in pages))
 
