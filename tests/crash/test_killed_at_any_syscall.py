@@ -66,7 +66,7 @@ def survive_each(place: Path, work: str, durability: str, count: int) -> None:
 
 @pytest.mark.parametrize(("work", "durability"), [("queue", "process"), ("topic", "power")])
 def test_a_kill_between_two_calls_loses_nothing(in_memory: Path, work: str, durability: str) -> None:
-    survive_each(in_memory, work, durability, 12)
+    survive_each(in_memory, work, durability, 25)
 
 
 @pytest.mark.torture
