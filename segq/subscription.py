@@ -6,7 +6,9 @@ import os
 from typing import Any, NamedTuple
 
 from segq import stats
+from segq.burial import Burial
 from segq.consumer import Consumer
+from segq.dead import DeadLetters
 from segq.errors import SettingsError
 from segq.format import SegmentName, put_time
 from segq.getting import Getting
@@ -63,7 +65,11 @@ class SubscriptionParts(TopicParts):
             self.of_label = LabelCatalog(path, settings, self.index, self.catalog.structure, self.label)
             loads_items = None if settings.serializer == "raw" else loads
             bell = self.label.bell
-            self.consumer = Consumer(self.of_label, bell, self.owner, settings, loads_items, prefetch, self.keeper)
+            self.dead = DeadLetters(path, settings, loads, None)
+            burial = Burial(self.dead, settings.serializer, label)
+            if self.rescued:
+                burial.rescue()
+            self.consumer = Consumer(self.of_label, bell, self.owner, settings, loads_items, prefetch, self.keeper, burial)
         except BaseException:
             self.close()
             raise
