@@ -122,6 +122,10 @@ class DeadLetters(Getting):
         """Up to `n` letters that wait, oldest first; nothing is claimed."""
         return super().peek(n) if self._is_there else []
 
+    def purge(self) -> int:
+        """Throws all letters away that wait; returns how many."""
+        return super().purge() if self._is_there else 0
+
     def find(self, letter_id: str) -> DeadLetter | None:
         """The letter of the item that had this id; None if it does not wait here."""
         return next((letter for letter in self if letter.id == letter_id), None)

@@ -17,7 +17,7 @@ from segq.label_catalog import LabelCatalog
 from segq.labels import checked_label
 from segq.place import absolute, settle
 from segq.serializers import Serializer, codec, name_of
-from segq.settings import Settings, whole_number
+from segq.settings import Settings, validated, whole_number
 from segq.topic_catalog import TopicCatalog
 from segq.view import SegmentView
 
@@ -92,13 +92,15 @@ class Subscription(Getting):
         prefetch: int | None = None,
         *,
         serializer: str | Serializer | None = None,
+        max_deliveries: int | None = None,
         allow_network_fs: bool = False,
     ) -> None:
         if start not in STARTS:
             raise SettingsError(f"start must be one of {', '.join(map(repr, STARTS))}, not {start!r}")
         prefetch = None if prefetch is None else whole_number("prefetch", prefetch)
         place, label = absolute(path), checked_label(label)
-        given = {} if serializer is None else {"serializer": name_of(serializer)}
+        named = None if serializer is None else name_of(serializer)
+        given = validated({"serializer": named, "max_deliveries": max_deliveries})
         settings = settle(place, "topic", given, create=False, allow_network_fs=allow_network_fs)
         self._describe(place, settings)
         self.label = label

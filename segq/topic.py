@@ -108,19 +108,28 @@ class Topic(Putting):
 
     # --- labels ---
 
-    def subscribe(self, label: str, start: str = "oldest", prefetch: int | None = None) -> Subscription:
+    def subscribe(
+        self, label: str, start: str = "oldest", prefetch: int | None = None, *, max_deliveries: int | None = None
+    ) -> Subscription:
         """A handle that gets the items of `label`, for this process; close it when done (closing the topic does not).
 
         The first subscription to a label, from whichever process, creates it and decides where it begins, in one step with
         respect to puts: "oldest" (default) with the oldest item stored, "newest" with the last one, "next" after it. For a
         label that is there already `start` has no meaning: it goes on where it was.
 
-        `prefetch`: how many items to claim at once; None: about 2 ms of work, by measurement.
+        `prefetch`: how many items to claim at once; None: about 2 ms of work, by measurement. `max_deliveries`: of this
+        handle, if the topic has none of its own.
 
         Raises SettingsError for a label or a start that cannot be; StorageError.
         """
         return Subscription(
-            self.path, label, start, prefetch, serializer=self._serializer, allow_network_fs=self._allow_network_fs
+            self.path,
+            label,
+            start,
+            prefetch,
+            serializer=self._serializer,
+            max_deliveries=max_deliveries or self.settings.max_deliveries,
+            allow_network_fs=self._allow_network_fs,
         )
 
     def labels(self) -> list[str]:
