@@ -85,8 +85,9 @@ def come_for_all(queue: segq.Queue) -> None:
     with consumer._lock:
         consumer._give_back_left()
         claimed = []
-        while (items := consumer._claim_next(1 << 20)) is not None:
-            claimed.append(items)
+        while consumer._something_free():
+            if (items := consumer._claim_next(1 << 20)) is not None:
+                claimed.append(items)
         for items in claimed:
             items.ledger.give_back(items.begin, items.end, consumer._slot)
 
