@@ -1,6 +1,7 @@
 """segq: a queue that processes share through a directory."""
 
 from segq.check import check
+from segq.dead import DeadLetters
 from segq.errors import (
     ClosedError,
     DamagedError,
@@ -21,6 +22,7 @@ from segq.errors import (
     TooManyHandles,
     UnsafeDirectoryError,
 )
+from segq.letter import DeadLetter
 from segq.message import Message
 from segq.place import kind_of, remove
 from segq.problem import Problem, Quarantined, Report
@@ -35,9 +37,9 @@ from segq.topic import Topic
 __version__ = "0.1.0"
 
 __all__ = [
-    "ClosedError", "DamagedError", "Empty", "FormatVersionError", "Full", "ItemTooLarge", "LabelRemoved", "LabelStats", "Lag",
-    "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem", "Quarantined", "Queue", "QueueError",
-    "ReceiptError", "Report", "Salvaged", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError",
-    "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check",
-    "kind_of", "remove", "salvage",
+    "ClosedError", "DamagedError", "DeadLetter", "DeadLetters", "Empty", "FormatVersionError", "Full", "ItemTooLarge",
+    "LabelRemoved", "LabelStats", "Lag", "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem",
+    "Quarantined", "Queue", "QueueError", "ReceiptError", "Report", "Salvaged", "SerializationError", "Serializer",
+    "Settings", "SettingsConflict", "SettingsError", "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles",
+    "Topic", "UnsafeDirectoryError", "check", "kind_of", "remove", "salvage",
 ]  # fmt: skip

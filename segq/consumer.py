@@ -13,6 +13,7 @@ from itertools import compress
 from typing import Any
 
 from segq import rescue
+from segq.burial import Burial
 from segq.catalog import Catalog
 from segq.claimer import Claimer
 from segq.claims import MOST_AT_ONCE, Claimant, ClaimedItems, Pace
@@ -21,6 +22,7 @@ from segq.failpoints import ARMED, reach
 from segq.format import IndexWord, OwnerWord, SegmentName, State
 from segq.index import EVERYBODY, LOOK_AGAIN, Bell
 from segq.keeper import HOLD_SECONDS, Keeper
+from segq.ledger_view import monotonic_ms
 from segq.message import Message
 from segq.process import Owner
 from segq.settings import Settings
@@ -41,7 +43,7 @@ class Consumer:
 
     def __init__(
         self, catalog: Catalog, bell: Bell, owner: Owner, settings: Settings, loads: Callable[[bytes], Any] | None,
-        prefetch: int | None, keeper: Keeper,
+        prefetch: int | None, keeper: Keeper, burial: Burial,
     ) -> None:  # fmt: skip
         """`bell`: where to sleep. `loads`: None when items are handed out as the bytes they were stored as."""
         self._bell = bell
@@ -52,10 +54,14 @@ class Consumer:
         self._finished_at = self._index.owner_word(owner.slot, OwnerWord.FINISHED)
         self._receives_at = self._index.owner_word(owner.slot, OwnerWord.RECEIVES)
         self._lock = threading.RLock()
-        self._by = Claimant(owner, catalog.index, bell, settings.lease, weakref.WeakMethod(self._settled))
+        self._by = Claimant(
+            owner, catalog.index, bell, settings, weakref.WeakMethod(self._settled), weakref.WeakMethod(self._reject)
+        )
+        self._alarm, self._alarm_words, self._alarm_at = self._by.alarm, bell.words, bell.alarm
+        self._burial = burial
         self._pace = Pace(prefetch)
         self._shelf = Shelf(catalog, owner)
-        self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings.serializer, loads)
+        self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings, loads, burial)
         self._gets_total = 0  # items handed out by get, all of the finished claims
         self._looked_after = 0.0
         self._vain = 0
@@ -176,6 +182,8 @@ class Consumer:
             self._catalog.look_again()
             for name in list(self._catalog.names()):
                 view = self._shelf.view(name)
+                if view is not None and view.ledger.due:
+                    view.ledger.free_due(None)
                 while view is not None and (span := self._claimer.span(view, MOST_AT_ONCE)) is not None:
                     kept = view.ledger.settle_claimed(*span, self._slot)
                     dropped += span[1] - span[0] if kept is None else sum(kept)
@@ -260,6 +268,8 @@ class Consumer:
     def _claim_next(self, count: int) -> ClaimedItems | None:
         if time.monotonic() - self._looked_after > 2 * self._look_after_every:  # busy all the time; else before sleeping
             self.look_after_others()
+        if self._alarm_words[self._alarm_at] and self._alarm.rings():
+            self._free_due()
         fresh = self._claimer.next(count)
         if fresh is not None:
             self._vain = 0
@@ -293,6 +303,11 @@ class Consumer:
         left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
         if left <= 0:
             raise Empty(f"{self._catalog.queue} stayed empty", path=self._catalog.queue)
+        if (due_in := self._alarm.left()) is not None:
+            if due_in <= 0:
+                self._see_to_the_alarm()
+                return
+            left = min(left, due_in)
         if self._lease is not None:
             left = min(left, max(0.01, self._lease / 10))
         if time.monotonic() - self._looked_after > self._look_after_every:
@@ -312,9 +327,11 @@ class Consumer:
             self._looked_after = time.monotonic()
             if self._lease is not None:
                 self._expire()
+            self._free_due()
             if self._index.turn_to_rescue():
                 self._catalog.look_again()
-                rescue.rescue(self._catalog, self._slot)
+                if rescue.rescue(self._catalog, self._slot):
+                    self._burial.rescue()
                 if self._catalog.labelled:
                     self._catalog.tidy()
                 for name in list(self._catalog.names()):
@@ -333,6 +350,46 @@ class Consumer:
         if freed:
             self._index.add(IndexWord.REDELIVERED, freed)
             self._bell.ring()
+
+    def _see_to_the_alarm(self) -> None:
+        with self._lock:
+            if not self._by.closed and self._alarm.rings():
+                self._free_due()
+
+    def _free_due(self) -> None:
+        """Frees what was given back for later and is due, and has the alarm set to what comes next."""
+        now, freed, following = monotonic_ms(), 0, 0
+        for name in list(self._catalog.names()):
+            if name.state is State.READY or (view := self._shelf.view(name)) is None or not view.ledger.due:
+                continue
+            if view.ledger.due <= now:
+                freed += view.ledger.free_due(now)
+            if due := view.ledger.due:
+                following = min(following or due, due)
+        if following:
+            self._alarm.set(following)
+        if freed:
+            self._bell.ring(freed)
+
+    # --- giving up ---
+
+    def _reject(self, claimed: ClaimedItems, i: int, delivery: int, reason: str) -> bool:
+        """Moves an item that is out to the dead letters; False if its receipt does not hold any more."""
+        if not claimed.ledger.holds(i, self._slot, delivery):
+            return False
+        with self._lock:  # what is stored, not what its holder may have made of the value meanwhile
+            self._refuse_if_closed()
+            view = self._shelf.view(claimed.name)
+            if view is None:
+                return False
+            (data,), _ = view.read(i, i + 1)
+        self._burial.move(
+            claimed.name, claimed.ledger, i, data, reason=reason, deliveries=delivery, enqueued_at=claimed.time_of(i)
+        )
+        if not claimed.acknowledge(i, delivery):  # its lease ran out meanwhile
+            return False
+        self._burial.moved(claimed.ledger, i)
+        return True
 
     # --- what the keeper asks ---
 

@@ -123,6 +123,10 @@ class Producer:
             data = chosen if self._raw and set(map(type, chosen)) == {bytes} else list(map(dumps, chosen))
         except Exception as error:
             raise unserialisable(_culprit(chosen, dumps), self._settings.serializer, error) from error
+        self.put_stored(data, block, timeout, ttl)
+
+    def put_stored(self, data: list[bytes], block: bool = True, timeout: float | None = None, ttl: float | None = None) -> None:
+        """`put_many` of items that are serialised already."""
         if not data:
             self._refuse_if_over()
             return

@@ -25,16 +25,16 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--label", metavar="LABEL", help="Topic: whose items to take; a new label is created.")(start(command))
 
 
-def open_source(path: str, label: str | None, start: str = "oldest") -> Source:
+def open_source(path: str, label: str | None, start: str = "oldest", max_deliveries: int | None = None) -> Source:
     """The queue at `path`, or the label of the topic there. Raises click.UsageError if it is not said which."""
     if segq.kind_of(path) == "topic":
         if label is None:
             known = segq_labels(path)
             raise click.UsageError(f"{path} is a topic: say which --label ({', '.join(known) or 'there is none yet'})")
-        return segq.Subscription(path, label, start)
+        return segq.Subscription(path, label, start, max_deliveries=max_deliveries)
     if label is not None:
         raise click.UsageError(f"{path} is a queue; only topics have labels")
-    return segq.Queue(path, create=False)
+    return segq.Queue(path, create=False, max_deliveries=max_deliveries)
 
 
 def open_existing(path: str) -> Target:

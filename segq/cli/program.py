@@ -20,6 +20,7 @@ VERBS = {
     "stats": "Show what the queue holds and who uses it.",
     "labels": "Show a topic's labels and how far each is; remove one.",
     "peek": "Show the next items and leave them where they are.",
+    "dead": "Show what was given up; put it back, or throw it away.",
     "purge": "Throw away everything that waits.",
     "check": "Verify the queue on disk; repair it with --fix.",
     "salvage": "Read what can be read of a damaged or quarantined segment, or queue.",
