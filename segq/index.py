@@ -30,12 +30,12 @@ _MOST_WORD = (1 << 64) - 1  # a damaged counter must not stop who adds to it
 class Bell:
     """A place to sleep, and to be woken at: one wake word and its flag."""
 
-    __slots__ = ("_flag", "_half", "_halves", "_word", "words")
+    __slots__ = ("_flag", "_half", "_halves", "word", "words")
 
     def __init__(self, file: MappedFile, word: int, flag: int) -> None:
         self.words, self._halves = file.words, file.halves
         self._half, self._flag = 2 * int(word), int(flag)
-        self._word = Word(file.halves, self._half)
+        self.word = Word(file.halves, self._half)
 
     def listen(self) -> int:
         """To be called before the last look; the result goes to `sleep`."""
@@ -45,7 +45,7 @@ class Bell:
 
     def sleep(self, heard: int, seconds: float) -> None:
         """Sleeps up to `seconds` unless rung since `listen`."""
-        self._word.wait(heard, seconds)
+        self.word.wait(heard, seconds)
 
     def rung_since(self, heard: int) -> bool:
         return self._halves[self._half] != heard
@@ -57,7 +57,7 @@ class Bell:
             words[self._flag] = 0
             halves, half = self._halves, self._half
             halves[half] = (halves[half] + 1) & 0xFFFFFFFF
-            if self._word.wake(count):
+            if self.word.wake(count):
                 words[self._flag] = 1
 
     def ring_all(self) -> None:
