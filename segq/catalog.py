@@ -88,6 +88,10 @@ class Catalog:
             self._names, self._seen = self._settled_list()
         return self._names
 
+    def stale(self) -> bool:
+        """Whether `names` would have to read the directory."""
+        return self.index.generation != self._seen
+
     def _settled_list(self) -> tuple[list[SegmentName], int]:
         """The names at one moment, and the generation they are of.
 

@@ -168,15 +168,17 @@ class Queue(Putting, Getting):
         while True:
             parts = self._open()
             heard = parts.index.listen_for_done()
-            if not self._unfinished(parts):
+            if not self._unfinished():
                 return
             left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
             if left <= 0:
-                raise TimeoutError(f"{self.path}: still {self._unfinished(parts)} unfinished after {timeout} s")
+                raise TimeoutError(f"{self.path}: still {self._unfinished()} unfinished after {timeout} s")
             parts.index.joins.sleep(heard, left)
             parts.consumer.look_after_others()
 
-    def _unfinished(self, parts: QueueParts) -> int:
+    def _unfinished(self) -> int:
+        """How many items `join` waits for just now."""
+        parts: QueueParts = self._open()
         with parts.tally_lock:
             stored, _ = parts.tally.stored()
         return stored + stats.outstanding(parts.catalog)  # in this order: an item may be got in between
