@@ -33,9 +33,9 @@ def command(queue: str, *, interval: float, once: bool, as_json: bool, web: bool
     if once:
         return _once(watcher, interval, as_json=as_json)
     if web:
-        from segq.watch import page
+        from segq.watch.page import serve
 
-        page.serve(watcher, interval=interval, host=host, port=port, say=lambda text: click.echo(text, err=True))
+        serve(watcher, interval=interval, host=host, port=port, say=lambda text: click.echo(text, err=True))
         return exits.OK
     if as_json:
         for snapshot in _looks(watcher, interval):
@@ -43,11 +43,11 @@ def command(queue: str, *, interval: float, once: bool, as_json: bool, web: bool
         return exits.OK
     from rich.console import Console
 
-    from segq.watch import terminal
+    from segq.watch.terminal import show
 
     console = Console(highlight=False)
     if console.is_terminal and not console.is_dumb_terminal:
-        terminal.show(watcher, console, interval)
+        show(watcher, console, interval)
         return exits.OK
     for snapshot in _looks(watcher, interval):
         click.echo(_line(snapshot))

@@ -42,10 +42,11 @@ class Events:
         if rescues > 0:
             here = {(each.pid, each.started) for each in now.processes}
             left = [each for each in before.processes if (each.pid, each.started) not in here and not _runs(each.pid)]
-            whose = f" of {', '.join(map(_who, left))}" if len(left) == rescues else ""
-            back = f"; {again:,} {_items(again)} delivered again" if again > 0 else ""
-            handles = "a dead process" if rescues == 1 else f"{rescues:,} dead processes"
-            text = f"rescued what was left{whose}{back}" if whose else f"rescued what {handles} held{back}"
+            back = f"{again:,} {_items(again)} will be delivered again" if again > 0 else "it held nothing"
+            whose = f"rescued what process {', '.join(str(each.pid) for each in left)} held"
+            if not left:
+                whose = "rescued what a dead process held" if rescues == 1 else f"rescued what {rescues:,} dead processes held"
+            text = f"{whose}: {back}" + (f" ({left[0].command})" if len(left) == 1 else "")
             return [Event(time=now.time, kind="rescue", text=text)]
         if again > 0:
             text = f"{again:,} {_items(again)} will be delivered again (leases ran out)"

@@ -20,14 +20,14 @@ from segq.watch.totals import HandleKey
 _SAME_START = 1.0  # seconds by which two readings of a process's start time may differ (its clock ticks, the clock is set)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Handle:
     """One open handle, as its owner's file and words describe it."""
 
     record: OwnerRecord
-    alive: bool
     puts: int
-    gets: int
+    gets: int = 0
+    alive: bool = True
 
     @property
     def key(self) -> HandleKey:
@@ -45,7 +45,10 @@ class People:
         self._before: dict[HandleKey, tuple[int, int]] = {}
 
     def look(self, index: MappedFile | None) -> list[Handle]:
-        """Who has the queue open, and what their words say."""
+        """Who has the queue open, and what they have put. To be called before the ledgers are read, `look_after` after it.
+
+        So nothing counts as put that is not found stored or gone, and nothing as acknowledged that was not handed out.
+        """
         handles = []
         records: dict[int, tuple[tuple[int, int], OwnerRecord]] = {}
         for slot in process.slots(self._queue):
@@ -59,10 +62,17 @@ class People:
             if record is None:
                 continue
             records[slot] = (version, record)
-            puts, gets = _words(index, slot) if index is not None else (0, 0)
-            handles.append(Handle(record, process.is_alive(self._queue, slot), puts, gets))
+            handles.append(Handle(record, _word(index, slot, OwnerWord.PUTS)))
         self._records = records
         return handles
+
+    def look_after(self, handles: list[Handle], index: MappedFile | None) -> None:
+        """What they have been handed, and who of them is alive."""
+        for handle in handles:
+            slot = handle.record.slot
+            handle.gets = _word(index, slot, OwnerWord.GETS) + _word(index, slot, OwnerWord.RECEIVES)
+        for handle in handles:
+            handle.alive = process.is_alive(self._queue, handle.record.slot)
 
     def processes(
         self, handles: list[Handle], holders: Counter[int], loading: set[int], interval: float | None
@@ -127,7 +137,6 @@ def _found(pid: int, started: float) -> psutil.Process | None:
     return None
 
 
-def _words(index: MappedFile, slot: int) -> tuple[int, int]:
-    """(items put, items handed out) by the handle that has a slot."""
-    at, words = (fmt.PAGE + slot * fmt.OWNER_SIZE) // 8, index.words
-    return words[at + OwnerWord.PUTS], words[at + OwnerWord.GETS] + words[at + OwnerWord.RECEIVES]
+def _word(index: MappedFile | None, slot: int, word: OwnerWord) -> int:
+    """What the handle that has a slot counts; 0 without an index."""
+    return index.words[(fmt.PAGE + slot * fmt.OWNER_SIZE) // 8 + word] if index is not None else 0

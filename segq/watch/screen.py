@@ -6,6 +6,7 @@ What matters most stands at the top and is never cut; tables lose columns before
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 
@@ -42,9 +43,9 @@ class Screen:
             return Text("")
         lines: list[RenderableType] = [self._title(now, width)]
         if now.state != OPEN:
-            lines += self._absent(now)
-            room = height - len(lines) - 2
-            return Group(*lines, *self._events(list(history.events), room, width))
+            lines += self._absent(now, width)
+            lines += self._events(list(history.events), height - len(lines), width)
+            return self._cut(lines, width, height)
         rows = self._chart_rows(now, history, height)
         lines += self._flow(history, width, rows)
         lines += self._stored(now, history, width, rows)
@@ -58,7 +59,11 @@ class Screen:
         lines += table
         left -= len(table)
         lines += self._events(list(history.events), left, width)
-        return Group(*lines[:height])
+        return self._cut(lines, width, height)
+
+    def _cut(self, lines: list[RenderableType], width: int, height: int) -> RenderableType:
+        """Whatever happens, the lines that there are, and none longer than it may be."""
+        return Group(*(_line(line, width, self._ellipsis) if isinstance(line, Text) else line for line in lines[:height]))
 
     # --- the top ---
 
@@ -79,10 +84,10 @@ class Screen:
         title.append(right, style="dim")
         return _line(title, width)
 
-    def _absent(self, now: Snapshot) -> list[Text]:
-        if now.state == MISSING:
-            return [Text(""), Text("  there is no queue here; it will show as soon as there is one", style="yellow")]
-        return [Text(""), Text(f"  {printable(now.error)}", style="red")]
+    def _absent(self, now: Snapshot, width: int) -> list[Text]:
+        missing = now.state == MISSING
+        text = "there is no queue here; it will show as soon as there is one" if missing else printable(now.error)
+        return [Text(""), *(Text(line, style="yellow" if missing else "red") for line in textwrap.wrap(text, width))]
 
     def _chart_rows(self, now: Snapshot, history: History, height: int) -> int:
         """Lines for each curve: more where there is place left over."""
@@ -167,7 +172,7 @@ class Screen:
             columns += [("mem", "right", lambda p: _dim("-") if p.memory is None else figures.size(p.memory))]
         shown, rest = _most_busy(processes, room - 2)
         table = _table(columns, width)
-        table.add_column("command", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column("command", no_wrap=True, overflow="crop" if self._plain else "ellipsis", ratio=1)
         for each in shown:
             table.add_row(*(cell(each) for _, _, cell in columns), _command(each))
         lines: list[RenderableType] = [Text(""), *_rows(table, width, self._console)]
@@ -179,7 +184,7 @@ class Screen:
         ordered = sorted(labels, key=lambda label: -label.lag)
         shown = ordered if len(ordered) <= room - 2 else ordered[: max(1, room - 3)]
         table = Table(box=None, pad_edge=False, header_style="dim", expand=True, padding=(0, 1))
-        table.add_column("label", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column("label", no_wrap=True, overflow="crop" if self._plain else "ellipsis", ratio=1)
         names = ["lag", "behind", "ack/s"] + (["in hand", "missed"] if width >= _NARROW else [])
         names += ["acknowledged"] if width >= 80 else []
         for name in names:

@@ -19,6 +19,7 @@ from segq.batch import BatchReader
 from segq.errors import DamagedError, StorageError
 from segq.format import SegmentName, State
 from segq.ledger_view import Census, LedgerView, now_ms
+from segq.settings import Settings
 from segq.watch.labels import WatchedLabel
 
 _ATTEMPTS = 4  # to catch a segment under its name; each failure means that somebody renamed it
@@ -53,15 +54,16 @@ class _Segment:
     begun: dict[str, LedgerView | None] = dataclasses.field(default_factory=dict)  # by label; None: it has not begun
     census: dict[str, Census] = dataclasses.field(default_factory=dict)
     final: set[str] = dataclasses.field(default_factory=set)  # labels for which nothing can change any more
-    cold_at: int = -1  # the generation of the index in which nothing about it could change
+    cold: tuple[int, ...] = ()  # in a topic: the generation of the index, and the labels, for which nothing about it can change
 
 
 class Segments:
     """All segments of a queue (or, with `labels`, of a topic), look after look."""
 
-    def __init__(self, queue: str, *, byte_limit: bool = False, kept: bool = False) -> None:
-        """`kept`: a topic keeps its items for labels to come, whoever has had them."""
-        self._queue, self._kept, self._byte_limit = queue, kept, byte_limit
+    def __init__(self, queue: str, settings: Settings) -> None:
+        self._queue, self._byte_limit = queue, settings.max_bytes is not None
+        self._kept = settings.retain == "ttl"  # for labels to come, whoever has had them
+        self._droppable = settings.droppable
         self._known: dict[str, _Segment] = {}
         self._generation = -1
         self._first = True
@@ -80,10 +82,11 @@ class Segments:
         self.holders = Counter()
         present: dict[str, _Segment] = {}
         open_mappings = 0
+        life = (generation, *(int(label.id, 16) for label in labels or ()))
         for name in names:
             known = self._known.get(name.identity)
             settled = name.state is State.READY and tails[name.lineage] is not name and labels is None
-            if known is not None and known.name.state is name.state and (settled or known.cold_at == generation >= 0):
+            if known is not None and known.name.state is name.state and (settled or (known.cold == life and generation >= 0)):
                 present[name.identity] = known
                 continue
             seen = self._read(name, known, labels, now)
@@ -91,9 +94,9 @@ class Segments:
                 continue
             if seen.ended_at is None and name.state is not State.LOADING:
                 seen.ended_at = self._end_of(name, following.get(name.identity))
-            seen.cold_at = generation if labels is not None and self._cold(seen, labels) else -1
+            seen.cold = life if labels is not None and self._cold(seen, labels) else ()
             open_mappings += (seen.ledger is not None) + len(seen.begun)
-            if settled or seen.cold_at >= 0 or open_mappings > _MOST_OPEN:
+            if settled or seen.cold or open_mappings > _MOST_OPEN:
                 seen.ledger = None
                 seen.begun = {}
             present[name.identity] = seen
@@ -199,8 +202,9 @@ class Segments:
     def _shared(self, seen: _Segment, source: LedgerView, labels: list[WatchedLabel]) -> Standing:
         published = source.published
         gone = b"\1" * published if source.lapsed(now_ms()) else source.over_mask(published)
-        every = (1 << 8 * published) - 1
+        every = int.from_bytes(b"\1" * published, "little")
         handed = 0
+        seen.census = {label.id: seen.census[label.id] for label in labels if label.id in seen.census}
         for label in labels:
             if label.id in seen.final and seen.census[label.id].first < 0:
                 continue
@@ -258,6 +262,7 @@ class Segments:
             ledger is not None
             and ledger.sealed
             and ledger.expires is None
+            and not self._droppable
             and all(label.id in seen.final or label.id not in seen.begun for label in labels)
         )
 

@@ -7,16 +7,18 @@ on purpose. What there is:
   the last millisecond may be missing.
 * Each ledger says exactly how many items its segment has, for as long as the segment is there, and its mapping for longer.
 
-So of a handle's puts two counts are known, neither ever too high: the first misses what the handle put between the last look and
-its end, the second segments that came and went between two looks. The larger one counts. What was acknowledged follows from
-what was put and what is still there.
+So while a handle goes on with the segment it had in hand at the last look, the ledgers tell exactly what it has put; when it
+has another, some may have come and gone in between, and its word tells. What is missed is what a handle put into segments that
+came and went between the last look and its end. What was acknowledged follows from what was put and what is still there.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from segq.format import State
 from segq.watch.segments import Standing
 from segq.watch.snapshot import Flow
 
@@ -26,15 +28,9 @@ HandleKey = tuple[int, float]
 
 @dataclasses.dataclass(slots=True)
 class _Handle:
-    counted: int = 0  # by its owner's word
-    published: int = 0  # by ledgers
-    puts_before: int = 0  # what the words said when the watch began
-    gets_before: int = 0
+    puts: int = 0  # what its word would say if it did not lag; at the first look, what it says
     gets: int = 0
-
-    @property
-    def puts(self) -> int:
-        return max(self.counted, self.published)
+    segment: str | None = None  # the one it had in hand
 
 
 class Totals:
@@ -43,9 +39,9 @@ class Totals:
     def __init__(self) -> None:
         self._handles: dict[HandleKey, _Handle] = {}
         self._whose: dict[int, HandleKey] = {}  # the last handle seen in a slot
-        self._published: dict[str, int] = {}
-        self._puts = self._gets = 0  # of handles that are closed
-        self._base: int | None = None  # items stored, and expired, when the watch began
+        self._published: dict[str, int] | None = None  # by segment; None before the first look
+        self._puts = self._gets = 0
+        self._stored = 0  # and expired, when the watch began
         self._stranded = 0  # items that went to quarantine unread
         self._flow = Flow()
 
@@ -54,50 +50,33 @@ class Totals:
     ) -> Flow:
         """`owners`: what each open handle's words say (puts, gets). `expired`: items whose time ran out, ever."""
         present, gone = list(present), list(gone)
-        first = self._base is None
         stored = sum(standing.published - standing.over for standing in present) + expired
-        closed = self._read_words(owners, first=first)
-        for standing in present + gone:
-            self._read_ledger(standing, first=first)
-        for standing in gone:
-            self._published.pop(standing.name.identity, None)
-            self._stranded += standing.published - standing.over
-        if self._base is None:
-            self._base = stored
-        for key in closed:
-            self._retire(key)
-        puts = self._puts + sum(handle.puts for handle in self._handles.values())
-        gets = self._gets + sum(handle.gets for handle in self._handles.values())
-        acks = puts - (stored - self._base) - self._stranded
-        before = self._flow
-        self._flow = Flow(put=max(before.put, puts), get=max(before.get, gets), ack=max(before.ack, acks))
+        self._whose |= {key[0]: key for key in owners}
+        if self._published is None:
+            self._handles = {key: _Handle(*words) for key, words in owners.items()}
+            self._published = {standing.name.identity: standing.published for standing in present}
+            self._stored = stored
+        grown = self._growth(self._published, present + gone)
+        self._published = {standing.name.identity: standing.published for standing in present}
+        self._stranded += sum(standing.published - standing.over for standing in gone)
+        in_hand = {each.owner: each.name.identity for each in present if each.name.state is State.LOADING}
+        for key, (puts, gets) in owners.items():
+            handle = self._handles.setdefault(key, _Handle())
+            segment, more = in_hand.get(key[0]), grown[key]
+            self._puts += more if segment is not None and segment == handle.segment else max(more, puts - handle.puts)
+            self._gets += max(0, gets - handle.gets)
+            handle.puts, handle.gets, handle.segment = max(handle.puts + more, puts), max(handle.gets, gets), segment
+        self._puts += sum(more for key, more in grown.items() if key not in owners)
+        self._handles = {key: handle for key, handle in self._handles.items() if key in owners}
+        acks = self._puts - (stored - self._stored) - self._stranded
+        self._flow = Flow(put=self._puts, get=self._gets, ack=max(self._flow.ack, acks))
         return self._flow
 
-    def _read_words(self, owners: Mapping[HandleKey, tuple[int, int]], *, first: bool) -> list[HandleKey]:
-        for key, (puts, gets) in owners.items():
-            handle = self._handles.get(key)
-            if handle is None:
-                handle = self._handles[key] = _Handle()
-                if first:
-                    handle.puts_before, handle.gets_before = puts, gets
-                self._whose[key[0]] = key
-            handle.counted = max(handle.counted, puts - handle.puts_before)
-            handle.gets = max(handle.gets, gets - handle.gets_before)
-        return [key for key in self._handles if key not in owners]
-
-    def _read_ledger(self, standing: Standing, *, first: bool) -> None:
-        identity, published = standing.name.identity, standing.published
-        before = self._published.get(identity, published if first else 0)
-        self._published[identity] = published
-        if published > before:
-            key = self._whose.get(standing.owner)
-            handle = self._handles.get(key) if key is not None else None
-            if handle is not None:
-                handle.published += published - before
-            else:
-                self._puts += published - before  # of a handle that came and went between two looks, or went before
-
-    def _retire(self, key: HandleKey) -> None:
-        handle = self._handles.pop(key)
-        self._puts += handle.puts
-        self._gets += handle.gets
+    def _growth(self, before: Mapping[str, int], standings: Iterable[Standing]) -> Counter[HandleKey | None]:
+        """By how many items the segments of each handle have grown; None: a handle that came and went between two looks."""
+        grown: Counter[HandleKey | None] = Counter()
+        for standing in standings:
+            more = standing.published - before.get(standing.name.identity, 0)
+            if more > 0:
+                grown[self._whose.get(standing.owner)] += more
+        return grown

@@ -74,8 +74,7 @@ class _Queue:
         self.version, self.kind, self.settings = version, kind, settings
         self._path, self._processes = path, processes
         self._index: MappedFile | None = None
-        kept = settings.retain == "ttl"
-        self._segments = Segments(path, byte_limit=settings.max_bytes is not None, kept=kept)
+        self._segments = Segments(path, settings)
         self._labels = WatchedLabels(path) if kind == "topic" else None
         self._people, self._totals, self._events = People(path), Totals(), Events(path)
         self._acknowledged: dict[str, int] = {}
@@ -90,9 +89,10 @@ class _Queue:
         index = self._opened_index()
         words = index.words if index is not None else None
         generation = words[IndexWord.GENERATION] if words is not None else -1
-        handles = self._people.look(index)  # before the ledgers: what a producer's word counts is in its ledger by then
+        handles = self._people.look(index)
         labels = self._labels.look() if self._labels is not None else None
         standings = self._segments.look(-1 if generation & 1 else generation, now, labels)
+        self._people.look_after(handles, index)
         expired = 0
         if labels is None:
             expired = sum(standing.missed for standing in standings) + (words[IndexWord.EXPIRED] if words is not None else 0)
