@@ -14,21 +14,23 @@ need not be there yet.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from segq.errors import QueueError, SettingsError
+from segq.errors import SettingsError
 from segq.watch.snapshot import OPEN, LabelView, ProcessView, Snapshot
 from segq.watch.watcher import Watcher
 
 try:
+    from prometheus_client import CollectorRegistry, start_http_server
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector as PrometheusCollector
-except ImportError:
-    raise QueueError("segq.metrics needs prometheus-client: pip install 'segq[metrics]'") from None
+except ImportError as error:
+    raise ImportError("segq.metrics needs prometheus-client: pip install 'segq[metrics]'") from error
 
 _Value = float | int | None
 _Family = type[CounterMetricFamily] | type[GaugeMetricFamily]
@@ -102,6 +104,21 @@ class Collector(PrometheusCollector):
         begun = time.perf_counter()
         snapshots = self.look()
         yield from _families(snapshots, time.perf_counter() - begun)
+
+
+@contextlib.contextmanager
+def serving(collector: Collector, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Serves these metrics alone, from a thread, while the body runs; gives the address. Raises OSError if it cannot listen."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    server, thread = start_http_server(port, addr=host, registry=registry)
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        yield f"http://{shown}:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _families(snapshots: list[Snapshot], took: float) -> Iterator[Metric]:

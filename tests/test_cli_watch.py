@@ -34,7 +34,7 @@ class Terminal:
         self.before = termios.tcgetattr(inner)
         self.process = subprocess.Popen(
             [*SEGQ, *map(str, arguments)], stdin=inner, stdout=inner, stderr=inner, env=env, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that its keys can send it signals
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # so that its keys send it signals
         )  # fmt: skip
         self.inner = inner
         self.written = ""

@@ -22,24 +22,18 @@ def command(queues: tuple[str, ...], *, port: int, host: str, interval: float) -
 
     Looks only. A queue need not be there yet: segq_up is 0 until it is.
     """
-    from prometheus_client import CollectorRegistry, start_http_server
-
-    from segq.metrics import Collector
-
+    try:
+        from segq.metrics import Collector, serving
+    except ImportError as error:
+        raise click.ClickException(str(error)) from None
     collector = Collector(*queues)
-    registry = CollectorRegistry()
-    registry.register(collector)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    server, thread = start_http_server(port, addr=host, registry=registry)
-    shown = f"[{host}]" if ":" in host else host
-    click.echo(f"segq: metrics of {len(queues)} queues at http://{shown}:{server.server_port}/metrics (Ctrl-C ends)", err=True)
-    try:
+    with serving(collector, host=host, port=port) as address:
+        click.echo(
+            f"segq: metrics of {len(queues)} {'queue' if len(queues) == 1 else 'queues'} at {address} (Ctrl-C ends)", err=True
+        )
         while not stopped.wait(interval):
             collector.look()
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
     return exits.OK

@@ -35,7 +35,10 @@ def command(queue: str, *, interval: float, once: bool, as_json: bool, web: bool
     if web:
         from segq.watch.page import serve
 
-        serve(watcher, interval=interval, host=host, port=port, say=lambda text: click.echo(text, err=True))
+        try:
+            serve(watcher, interval=interval, host=host, port=port, say=lambda text: click.echo(text, err=True))
+        except ImportError as error:
+            raise click.ClickException(str(error)) from None
         return exits.OK
     if as_json:
         for snapshot in _looks(watcher, interval):

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from segq.errors import QueueError
 from segq.watch.history import History
 from segq.watch.snapshot import Snapshot
 from segq.watch.watcher import Watcher
@@ -36,11 +35,11 @@ class Page:
     """The page of one queue, served while the event loop runs."""
 
     def __init__(self, watcher: Watcher, *, interval: float = 1.0, host: str = "127.0.0.1", port: int = 0) -> None:
-        """`port` 0: any free one; `url` says which it became. Raises QueueError without aiohttp."""
+        """`port` 0: any free one; `url` says which it became. Raises ImportError without aiohttp."""
         try:
             import aiohttp  # noqa: F401
-        except ImportError:
-            raise QueueError("the page needs aiohttp: pip install 'segq[web]'") from None
+        except ImportError as error:
+            raise ImportError("the page needs aiohttp: pip install 'segq[web]'") from error
         self._watcher, self._interval = watcher, interval
         self._host, self._port = host, port
         self._names = {"localhost", host.lower(), socket.gethostname().lower()}
@@ -164,7 +163,7 @@ class Page:
 
 
 def serve(watcher: Watcher, *, interval: float, host: str, port: int, say: Callable[[str], object]) -> None:
-    """Serves the page until SIGINT or SIGTERM. Raises OSError if it cannot listen, QueueError without aiohttp."""
+    """Serves the page until SIGINT or SIGTERM. Raises OSError if it cannot listen, ImportError without aiohttp."""
     page = Page(watcher, interval=interval, host=host, port=port)
 
     async def run() -> None:
