@@ -162,7 +162,8 @@ class Claimer:
             except Exception as error:
                 reason = f"cannot be decoded with serializer={self._serializer!r}: {error!r}"
                 place = fs.quarantine_bytes(self._catalog.queue, f"{view.name.identity}-{i}.item", data, reason)
-                log.error("quarantined %s: %s", place, reason, extra={"segment": str(view.name), "place": place})
+                extra = {"event": "quarantine", "queue": self._catalog.queue, "segment": str(view.name)}
+                log.error("quarantined %s: %s", place, reason, extra=extra | {"place": place, "reason": reason})
                 view.ledger.settle_claimed(i, i + 1, self._by.slot)
         view.ledger.give_back(begin, begin + len(raw), self._by.slot)
         return []

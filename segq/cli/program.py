@@ -18,6 +18,8 @@ VERBS = {
     "get": "Print items and take them off the queue.",
     "work": "Run a command or a function on every item, in a pool of processes.",
     "stats": "Show what the queue holds and who uses it.",
+    "watch": "Watch the queue live: rates, backlog, processes.",
+    "metrics": "Serve queues' figures to Prometheus.",
     "labels": "Show a topic's labels and how far each is; remove one.",
     "peek": "Show the next items and leave them where they are.",
     "dead": "Show what was given up; put it back, or throw it away.",
