@@ -1,6 +1,7 @@
 """segq: a queue that processes share through a directory."""
 
 from segq.check import check
+from segq.connect import connect, kind_of, remove
 from segq.errors import (
     ClosedError,
     DamagedError,
@@ -19,10 +20,11 @@ from segq.errors import (
     ShutDown,
     StorageError,
     TooManyHandles,
+    UnreachableError,
     UnsafeDirectoryError,
+    UnsupportedError,
 )
 from segq.message import Message
-from segq.place import kind_of, remove
 from segq.problem import Problem, Quarantined, Report
 from segq.queue import Queue
 from segq.salvage import Salvaged, salvage
@@ -38,6 +40,6 @@ __all__ = [
     "ClosedError", "DamagedError", "Empty", "FormatVersionError", "Full", "ItemTooLarge", "LabelRemoved", "LabelStats", "Lag",
     "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem", "Quarantined", "Queue", "QueueError",
     "ReceiptError", "Report", "Salvaged", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError",
-    "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check",
-    "kind_of", "remove", "salvage",
+    "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles", "Topic", "UnreachableError", "UnsafeDirectoryError",
+    "UnsupportedError", "check", "connect", "kind_of", "remove", "salvage",
 ]  # fmt: skip
