@@ -18,7 +18,7 @@ from nats import errors as client_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from segq.errors import QueueError, SettingsError, UnreachableError
+from segq.errors import ClosedError, QueueError, SettingsError, UnreachableError
 
 RECONNECT_WAIT = 0.25  # seconds between two attempts at a server: soon, without a storm
 PING_INTERVAL = 3  # seconds; two without an answer and the server is given up for another: a partition shows within 9 s
@@ -92,6 +92,7 @@ class Connection:
         self.epoch = 0  # counts reconnects: what was sent in an earlier one may not have arrived
         self._nc: Client = Client()
         self._up = asyncio.Event()
+        self._closed = False
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._numbers = 0
         self._inbox = ""
@@ -146,6 +147,7 @@ class Connection:
 
     async def close(self) -> None:
         """Not before what was sent has arrived, if the server is there."""
+        self._closed = True
         with contextlib.suppress(Exception):
             if self._up.is_set():
                 await self._nc.flush(timeout=2)
@@ -161,6 +163,8 @@ class Connection:
 
     async def connected(self, deadline: float) -> bool:
         """Waits until there is a server, up to `deadline`; says whether there is one."""
+        if self._closed:
+            raise ClosedError(f"{self.login.shown}: this handle was closed meanwhile; open it again", path=self.login.shown)
         if self._up.is_set():
             return True
         try:

@@ -145,6 +145,7 @@ class Stream:
             if not create:
                 where = f"{connection.login.shown}/{name}"
                 raise NotAQueueError(f"there is no {kind} at {where}; create it, or look for a mistyped address", path=where)
+            _refuse_contradictions(given)
             info = await _created(connection, name, kind, NatsSettings(**given))
         stream = cls.recognised(connection, name, info)
         stream.agree(kind, given)
@@ -263,6 +264,13 @@ class Stream:
 
     async def hold(self) -> None:
         await self.make_consumer(consumer_config(HOLDER, self.settings))
+
+
+def _refuse_contradictions(given: dict[str, Any]) -> None:
+    if given.get("retain") == "ttl" and "ttl" not in given:
+        raise SettingsError('retain="ttl" keeps items for their time to live: give ttl, in seconds')
+    if given.get("on_full") == "drop_oldest" and not given.keys() & {"capacity", "stream_bytes"}:
+        raise SettingsError('on_full="drop_oldest" needs a capacity or stream_bytes to be full at')
 
 
 def refused(where: str, answer: Answer) -> StorageError:
