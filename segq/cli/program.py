@@ -77,8 +77,8 @@ def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) ->
 def program() -> None:
     """A queue that processes share through a directory.
 
-    QUEUE is that directory in every verb; it may be a topic, of which each label gets every item. `segq VERB --help`
-    explains a verb; `segq demo` shows it all at work.
+    QUEUE is that directory in every verb, or an address (nats://host:4222/name) where an engine of others stores it; it may be
+    a topic, of which each label gets every item. `segq VERB --help` explains a verb; `segq demo` shows it all at work.
     """
 
 
