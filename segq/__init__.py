@@ -1,5 +1,6 @@
 """segq: a queue that processes share through a directory."""
 
+from segq.bridge import Bridge, BridgeStats
 from segq.check import check
 from segq.connect import connect, kind_of, remove
 from segq.errors import (
@@ -37,9 +38,10 @@ from segq.topic import Topic
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bridge", "BridgeStats", "UnreachableError", "UnsupportedError", "connect",
     "ClosedError", "DamagedError", "Empty", "FormatVersionError", "Full", "ItemTooLarge", "LabelRemoved", "LabelStats", "Lag",
     "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem", "Quarantined", "Queue", "QueueError",
     "ReceiptError", "Report", "Salvaged", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError",
-    "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles", "Topic", "UnreachableError", "UnsafeDirectoryError",
-    "UnsupportedError", "check", "connect", "kind_of", "remove", "salvage",
+    "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check",
+    "kind_of", "remove", "salvage",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ VERBS = {
     "labels": "Show a topic's labels and how far each is; remove one.",
     "peek": "Show the next items and leave them where they are.",
     "purge": "Throw away everything that waits.",
+    "bridge": "Forward everything from one address to another, whatever happens to either.",
     "check": "Verify the queue on disk; repair it with --fix.",
     "salvage": "Read what can be read of a damaged or quarantined segment, or queue.",
     "rm": "Remove the queue and everything in it.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from segq.engines.address import Address
 from segq.message import Message
@@ -86,11 +86,16 @@ class TopicLike(Putting, Protocol):
     def remove_label(self, label: str) -> None: ...
 
 
-class Batched(Protocol):
-    """What an engine may offer to a bridge beyond that: a target that knows ids, a source that settles many at once."""
+@runtime_checkable
+class KnowsIds(Protocol):
+    """What an engine may offer to a bridge that puts: it leaves out what was stored under the same id before."""
 
-    def put_many_as(self, ids: Sequence[str], items: Sequence[Any]) -> None:
-        """Stores the items, in order; one whose id was stored within the engine's window for duplicates is left out."""
+    def put_many_as(self, ids: Sequence[str], items: Sequence[Any], timeout: float | None = None) -> None: ...
+
+
+@runtime_checkable
+class SettlesMany(Protocol):
+    """What an engine may offer to whoever acknowledges much: one confirmation for all."""
 
     def ack_many(self, messages: Sequence[Message]) -> None:
         """Acknowledges them all; raises ReceiptError if one of them was lost before (the others are acknowledged)."""

@@ -15,7 +15,7 @@ ROOT = Path(segq.__file__).parent
 LAYERS = [
     ["errors", "failpoints", "settings", "format", "serializers"],
     ["fs", "mapped", "futex", "locks", "process", "message"],
-    ["batch", "blob", "ledger_view", "ledger", "index", "segment", "label", "labels", "contents", "problem"],
+    ["batch", "blob", "ledger_view", "ledger", "index", "segment", "label", "labels", "contents", "problem", "journal"],
     ["catalog", "topic_catalog", "label_catalog"],
     ["loading", "view", "rescue", "claims", "shelf", "claimer", "stats", "keeper", "tidier", "place"],
     ["producer", "consumer"],

@@ -141,10 +141,14 @@ class NatsPutting(NatsHandle):
         _check(timeout, ttl)
         self._call(core.publisher.put_many(core.dumped(items), block, timeout, ttl))
 
-    def put_many_as(self, ids: Sequence[str], items: Sequence[Any]) -> None:
-        """Stores the items, in order, except those whose id was stored within the stream's `duplicate_window`."""
+    def put_many_as(self, ids: Sequence[str], items: Sequence[Any], timeout: float | None = None) -> None:
+        """Stores the items, in order, except those whose id was stored within the stream's `duplicate_window`.
+
+        After Full or UnreachableError the first of them may be stored; to do it again with the same ids is harmless.
+        """
         core = self._open()
-        self._call(core.publisher.put_many_as(ids, core.dumped(items)))
+        _check(timeout)
+        self._call(core.publisher.put_many_as(ids, core.dumped(items), timeout))
 
     def __bool__(self) -> bool:
         return True

@@ -68,17 +68,18 @@ class Publisher:
             part = payloads[start : start + step]
             await self._store([self._next_id() for _ in part], part, headers, deadline)
 
-    async def put_many_as(self, ids: Sequence[str], payloads: Sequence[bytes]) -> None:
+    async def put_many_as(self, ids: Sequence[str], payloads: Sequence[bytes], seconds: float | None) -> None:
         """Under ids that the caller gives, in order; what was stored under its id within the window is left out."""
         self._check(payloads)
+        deadline = _deadline(block=True, timeout=seconds)
         capacity = self._stream.settings.capacity
         step = min(MOST_AT_ONCE, max(1, capacity // 4) if capacity else MOST_AT_ONCE) if self._has_atomic else 1
         for start in range(0, len(payloads), step):
             own, part = ids[start : start + step], payloads[start : start + step]
-            if await self._store(own, part, {}, math.inf, given_ids=True):
+            if await self._store(own, part, {}, deadline, given_ids=True):
                 continue
             for each, payload in zip(own, part, strict=True):  # some of them were: each for itself
-                await self._store([each], [payload], {}, math.inf, given_ids=True)
+                await self._store([each], [payload], {}, deadline, given_ids=True)
 
     async def put_one_as(self, identity: str, payload: bytes, headers: dict[str, str]) -> None:
         """One item with headers of its own, under an id that the caller gives."""
