@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Sequence
@@ -139,7 +137,7 @@ class Bridge:
                 break
             except AWAY as error:
                 self._note(error)
-                self._rest(pause * random.uniform(0.7, 1.3))  # noqa: S311  # jitter
+                self._rest(pause * (0.7 + os.urandom(1)[0] / 425))  # jitter: 0.7 to 1.3
                 pause = min(LONGEST_PAUSE, pause * 2)
         return self._forwarded - begun
 
@@ -327,6 +325,8 @@ def _id_of(message: Message) -> str:
 
 
 def _journal_path(source: str | os.PathLike[str], target: str | os.PathLike[str], label: str | None) -> str | None:
+    import hashlib  # loads OpenSSL
+
     near, far = parse(source), parse(target)
     pair = hashlib.sha256(f"{near.shown()} {label} {far.shown()}".encode()).hexdigest()[:12]
     local = next((each for each in (far, near) if each.scheme == "segq"), None)

@@ -9,7 +9,6 @@ import dataclasses
 import os
 import re
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from segq.errors import SettingsError
 
@@ -48,6 +47,8 @@ def parse(text: str | os.PathLike[str]) -> Address:
         path = os.fspath(text)
         return Address(text=path, scheme="segq", netloc="", path=path, settings={})
     assert isinstance(text, str)
+    from urllib.parse import parse_qsl, unquote, urlsplit
+
     try:
         parts = urlsplit(text)
         settings = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
