@@ -67,12 +67,10 @@ class People:
         return handles
 
     def look_after(self, handles: list[Handle], index: MappedFile | None) -> None:
-        """What they have been handed, and who of them is alive."""
+        """What they have been handed."""
         for handle in handles:
             slot = handle.record.slot
             handle.gets = _word(index, slot, OwnerWord.GETS) + _word(index, slot, OwnerWord.RECEIVES)
-        for handle in handles:
-            handle.alive = process.is_alive(self._queue, handle.record.slot)
 
     def processes(
         self, handles: list[Handle], holders: Counter[int], loading: set[int], interval: float | None
@@ -80,6 +78,7 @@ class People:
         """The handles by process; `holders`: what each slot has in hand, `loading`: the slots that have a segment in hand."""
         by_process: dict[tuple[int, float], list[Handle]] = {}
         for handle in handles:
+            handle.alive = process.is_alive(self._queue, handle.record.slot)
             by_process.setdefault((handle.record.pid, handle.record.started), []).append(handle)
         self._processes = {who: self._processes[who] if who in self._processes else _found(*who) for who in by_process}
         self._measured &= by_process.keys()
