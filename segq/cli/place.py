@@ -42,6 +42,13 @@ def open_existing(path: str) -> Target:
     return segq.Topic(path, create=False) if segq.kind_of(path) == "topic" else segq.Queue(path, create=False)
 
 
+def directory(path: str) -> str:
+    """`path`, if it is one: what looks at files cannot look at a server."""
+    if "://" in path:
+        raise click.UsageError(f"{path} is an address; this verb looks at the files of a queue on this machine")
+    return path
+
+
 def segq_labels(path: str) -> list[str]:
     with segq.Topic(path, create=False) as topic:
         return topic.labels()

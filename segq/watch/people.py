@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections import Counter
 
@@ -59,7 +60,7 @@ class People:
             version = (status.st_ino, status.st_mtime_ns)
             known = self._records.get(slot)
             record = known[1] if known is not None and known[0] == version else process.record(self._queue, slot)
-            if record is None:
+            if record is None or not math.isfinite(record.started + record.opened):
                 continue
             records[slot] = (version, record)
             handles.append(Handle(record, _word(index, slot, OwnerWord.PUTS)))
@@ -129,7 +130,7 @@ class People:
 
 def _found(pid: int, started: float) -> psutil.Process | None:
     """The process of that number, if it is the one that wrote the record and not another's, or another container's."""
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(psutil.Error, ValueError, OverflowError):  # whoever can write there can claim any number
         found = psutil.Process(pid)
         if abs(found.create_time() - started) < _SAME_START:
             return found

@@ -323,6 +323,20 @@ def test_processes_are_shown_with_what_they_do_and_hold(queue_path: str) -> None
     segq.check(queue_path, fix=True)
 
 
+def test_what_an_owner_says_of_itself_may_be_nonsense(queue_path: str) -> None:
+    with segq.Queue(queue_path) as q:
+        q.put(1)
+        watcher = Watcher(queue_path)
+        watcher.look()
+        place = Path(queue_path, "owners", "0002")
+        for pid in (-1, 0, 1 << 80, os.getpid()):
+            for started in ("NaN", "Infinity", "-1e300", "0"):
+                place.write_text(f'{{"pid": {pid}, "started": {started}, "opened": {started}, "command": "\\u001b[2J<b>"}}')
+                json.dumps(watcher.look().as_dict(), allow_nan=False)
+        place.unlink()
+        assert len(watcher.look().processes) == 1
+
+
 def test_two_handles_of_a_process_are_one_line(queue_path: str) -> None:
     with segq.Queue(queue_path) as one, segq.Queue(queue_path) as two:
         one.put(1)
