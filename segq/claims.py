@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from segq.alarm import Alarm
+from segq.errors import QueueError
 from segq.format import IndexWord, Runs, SegmentName, put_time
 from segq.index import Bell, Index
 from segq.ledger import Ledger
-from segq.ledger_view import monotonic_deadline
+from segq.ledger_view import monotonic_deadline, monotonic_ms
 from segq.process import Owner
-from segq.settings import positive_seconds
+from segq.settings import Settings, positive_seconds
+
+log = logging.getLogger("segq")
 
 _ROOM_SLEEPERS = int(IndexWord.ROOM_SLEEPERS)
 AHEAD_SECONDS = 0.002  # a consumer claims about this much work at a time: a slow one must not hoard what others could do
@@ -26,15 +32,19 @@ _GROWTH = 8  # at most so many times the last claim, so that one quick item does
 class Claimant:
     """In whose name items are claimed: what all claims of one consumer have in common."""
 
-    __slots__ = ("bell", "closed", "index", "lease", "on_settled", "owner", "slot", "words")
+    __slots__ = (
+        "alarm", "bell", "closed", "index", "lease", "max_deliveries", "on_rejected", "on_settled", "owner", "slot", "words",
+    )  # fmt: skip
 
     def __init__(
-        self, owner: Owner, index: Index, bell: Bell, lease: float | None,
+        self, owner: Owner, index: Index, bell: Bell, settings: Settings,
         on_settled: weakref.WeakMethod[Callable[[SegmentName], None]],
+        on_rejected: weakref.WeakMethod[Callable[[ClaimedItems, int, int, str], bool]],
     ) -> None:  # fmt: skip
         self.owner = owner  # alive as long as a message is out, even if its handle was dropped
-        self.slot, self.index, self.bell, self.lease = owner.slot, index, bell, lease
-        self.on_settled, self.words = on_settled, index.words
+        self.slot, self.index, self.bell, self.alarm = owner.slot, index, bell, Alarm(bell, index)
+        self.lease, self.max_deliveries = settings.lease, settings.max_deliveries
+        self.on_settled, self.on_rejected, self.words = on_settled, on_rejected, index.words
         self.closed = False
 
     def deadline(self) -> float:
@@ -105,17 +115,41 @@ class ClaimedItems:
                 on_settled(self.name)
         return True
 
-    def refuse(self, i: int, delivery: int) -> bool:
+    def refuse(self, i: int, delivery: int, delay: float, reason: str) -> bool:
         by = self.by
-        if by.closed or not self.ledger.refuse(i, by.slot, delivery):
+        if by.closed:
+            return False
+        if by.max_deliveries is not None and delivery >= by.max_deliveries:
+            try:
+                return self.reject(i, delivery, spent_reason(delivery, reason))
+            except QueueError as error:  # whoever comes to claim it tries again
+                log.warning("%s cannot be moved to the dead letters yet: %s", self.identity(i), error)
+        if delay:
+            due = monotonic_ms() + math.ceil(delay * 1000)
+            if not self.ledger.defer(i, by.slot, delivery, due):
+                return False
+            by.alarm.set(due)
+            return True
+        if not self.ledger.refuse(i, by.slot, delivery):
             return False
         by.bell.ring()
         return True
+
+    def reject(self, i: int, delivery: int, reason: str) -> bool:
+        by = self.by
+        on_rejected = by.on_rejected()
+        return not by.closed and on_rejected is not None and on_rejected(self, i, delivery, reason)
 
     def extend(self, i: int, delivery: int, seconds: float) -> bool:
         positive_seconds("seconds", seconds)
         by = self.by
         return not by.closed and self.ledger.extend(i, by.slot, delivery, monotonic_deadline(seconds))
+
+
+def spent_reason(deliveries: int, last: str = "") -> str:
+    """Why an item that came back every time is given up."""
+    times = "once" if deliveries == 1 else f"{deliveries} times"
+    return f"handed out {times} and not acknowledged" + (f"; at last: {last}" if last else "")
 
 
 class Pace:

@@ -138,11 +138,11 @@ def _run_each(queue: place.Source, taking: Taking, argv: tuple[str, ...], *, fol
     from segq.cli.task import Command, attempt
 
     task = Command(argv)
-    retries = Retries(again=follow)
+    most = queue.settings.max_deliveries
+    retries = Retries(again=follow, max_deliveries=most)
     try:
         while not taking.is_complete:
-            retries.give_back_due()
-            messages = taking.at_once(1) or taking.wait(1, retries.give_back_due)
+            messages = taking.at_once(1) or taking.wait(1, lambda: None)
             if not messages:
                 break
             attempt(task, messages[0], retries, lease=queue.settings.lease)

@@ -29,21 +29,31 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--label", metavar="LABEL", help="Topic: whose items to take; a new label is created.")(start(command))
 
 
-def open_source(path: str, label: str | None, start: str = "oldest") -> Source:
+def open_source(path: str, label: str | None, start: str = "oldest", max_deliveries: int | None = None) -> Source:
     """The queue at `path`, or the label of the topic there. Raises click.UsageError if it is not said which."""
+    given: dict[str, Any] = {} if max_deliveries is None else {"max_deliveries": max_deliveries}
     if segq.kind_of(path) == "topic":
         if label is None:
             known = segq_labels(path)
             raise click.UsageError(f"{path} is a topic: say which --label ({', '.join(known) or 'there is none yet'})")
-        return subscription(path, label, start)
+        return subscription(path, label, start, **given)
     if label is not None:
         raise click.UsageError(f"{path} is a queue; only topics have labels")
-    return segq.connect(path, create=False)
+    return segq.connect(path, "queue", create=False, **given)
 
 
 def open_existing(path: str) -> Target:
     """Whatever is at `path`."""
     return segq.connect(path, segq.kind_of(path), create=False)
+
+
+def open_local(path: str) -> segq.Queue | segq.Topic:
+    """The same, where only a directory will do."""
+    target = open_existing(path)
+    if not isinstance(target, segq.Queue | segq.Topic):
+        target.close()
+        raise click.UsageError(f"{path} is not a directory; its dead letters are a queue of their own (see docs/engines.md)")
+    return target
 
 
 def open_target(path: str, settings: dict[str, Any], *, topic: bool) -> Target:

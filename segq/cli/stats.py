@@ -73,6 +73,10 @@ def _facts(stats: segq.Stats) -> Table:
             table.add_row(name, value)
     if stats.expired:
         table.add_row("expired", f"{stats.expired:,}")
+    if stats.delayed:
+        table.add_row("delayed", f"{stats.delayed:,}")
+    if stats.dead:
+        table.add_row("dead letters", f"[yellow]{stats.dead:,}: see `segq dead list`[/yellow]")
     if stats.quarantined:
         table.add_row("quarantined", f"[red]{stats.quarantined:,}: see `segq check`[/red]")
     return table
