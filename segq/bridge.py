@@ -188,7 +188,7 @@ class Bridge:
         source, target = self._opened()
         if not self._hands:
             try:
-                self._hands = source.receive_many(self._batch, timeout=IDLE)
+                self._hands = source.receive_many(self._batch, timeout=0 if until_empty else IDLE)
             except Empty:
                 return not until_empty
             except ShutDown:
@@ -229,9 +229,9 @@ class Bridge:
         while True:
             try:
                 if isinstance(target, KnowsIds):
-                    target.put_many_as(ids, values, timeout=IDLE)
+                    target.put_many_as(ids, values, timeout=self._step())
                 else:
-                    target.put_many(values, timeout=IDLE)
+                    target.put_many(values, timeout=self._step())
             except Full:
                 self._keep_leases()
                 if self._stop.is_set():
@@ -299,7 +299,12 @@ class Bridge:
         deadline = time.monotonic() + seconds
         while not self._stop.is_set() and (left := deadline - time.monotonic()) > 0:
             self._keep_leases()
-            self._stop.wait(min(IDLE, left))
+            self._stop.wait(min(self._step(), left))
+
+    def _step(self) -> float:
+        """Seconds that may pass until leases are looked after, or the order to stop is."""
+        lease = self._source.settings.lease if self._source is not None else None
+        return IDLE if lease is None else min(IDLE, lease / 3)
 
     def _keep_leases(self) -> None:
         """What is in hand stays ours, however long it takes. What was lost all the same is with somebody else."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from accounts import ROOT, until
-from load import Load
+from nats_load import Load
 from nats_server import Cluster, Server, binary
 
 import segq

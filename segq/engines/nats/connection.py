@@ -91,6 +91,7 @@ class Connection:
         self.users = 0
         self.epoch = 0  # counts reconnects: what was sent in an earlier one may not have arrived
         self._nc: Client = Client()
+        self.send = self._nc.publish  # subject, payload, reply, headers; not a method, as it is called for each item
         self._up = asyncio.Event()
         self._closed = False
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
@@ -132,6 +133,7 @@ class Connection:
                 path=login.shown,
             ) from None
         self._up.set()
+        self.send = self._nc.publish
         self._inbox = self._nc.new_inbox() + "."
         await self._nc.subscribe(self._inbox + "*", cb=self._answered, pending_msgs_limit=0, pending_bytes_limit=0)
 
@@ -174,9 +176,6 @@ class Connection:
             return False
         return True
 
-    async def send(self, subject: str, payload: bytes, headers: dict[str, str] | None = None, reply: str = "") -> None:
-        await self._nc.publish(subject, payload, reply, headers)
-
     def expect(self) -> tuple[str, asyncio.Future[Msg]]:
         """A subject to send an answer to, and the future it will arrive in. Call `forget` when it is not awaited any more."""
         self._numbers += 1
@@ -194,7 +193,7 @@ class Connection:
         epoch = self.epoch
         try:
             async with asyncio.timeout(ANSWER_WAIT):
-                await self.send(subject, payload, headers, reply)
+                await self.send(subject, payload, reply, headers)
                 message = await future
         except (TimeoutError, client_errors.Error, OSError):
             return None

@@ -22,6 +22,7 @@ from segq.errors import Full, ItemTooLarge, QueueError, StorageError, Unsupporte
 
 MOST_AT_ONCE = 1000  # items in an atomic publish: the server's limit
 IN_FLIGHT = 512  # confirmations awaited at a time by a server without atomic publishes
+_LET_OUT = 100  # items
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05  # seconds between two looks whether there is room; nobody tells us
 
 _STORE_FAILED, _DUPLICATE, _TOO_LARGE = 10077, 10201, 10199
@@ -168,10 +169,16 @@ class Publisher:
         batch = uuid.uuid4().hex
         epoch = connection.epoch
         first, first_said = connection.expect()  # a refusal is said here, a beginning confirmed
+        reply = first
         try:
-            for number in range(len(ids) - 1):
-                each = {"Nats-Msg-Id": ids[number], "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number + 1), **headers}
-                await connection.send(subject, payloads[number], each, "" if number else first)
+            for number in range(1, len(ids)):
+                each = {"Nats-Msg-Id": ids[number - 1], "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+                if headers:
+                    each |= headers
+                await connection.send(subject, payloads[number - 1], reply, each)
+                reply = ""
+                if not number % _LET_OUT:
+                    await asyncio.sleep(0)  # what is buffered goes out, and the server works while we go on
             last = {
                 "Nats-Msg-Id": ids[-1],
                 "Nats-Batch-Id": batch,
@@ -222,7 +229,7 @@ class Publisher:
             try:
                 async with asyncio.timeout(ANSWER_WAIT * 2):
                     for each, payload, (reply, _) in zip(ids, part, waiting, strict=True):
-                        await self._connection.send(self._stream.subject, payload, {"Nats-Msg-Id": each, **headers}, reply)
+                        await self._connection.send(self._stream.subject, payload, reply, {"Nats-Msg-Id": each, **headers})
                     await asyncio.wait([future for _, future in waiting])
             except (TimeoutError, client_errors.Error, OSError):
                 pass  # the ones without an answer are sent again
