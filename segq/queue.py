@@ -26,13 +26,17 @@ class QueueParts(Parts):
     producer: Producer
     consumer: Consumer
 
-    def __init__(self, path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None) -> None:
+    def __init__(
+        self, path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None, oldest_first: bool
+    ) -> None:
         dumps, loads = codec(settings.serializer, serializer)
         super().__init__(path, settings, Catalog)
         tally = stats.Tally(self.catalog)
         self.producer = Producer(self.catalog, self.owner, settings, dumps, tally, self.keeper, self.tidier)
         loads_items = None if settings.serializer == "raw" else loads
-        self.consumer = Consumer(self.catalog, self.index.items, self.owner, settings, loads_items, prefetch, self.keeper)
+        self.consumer = Consumer(
+            self.catalog, self.index.items, self.owner, settings, loads_items, prefetch, self.keeper, oldest_first=oldest_first
+        )
 
 
 class Queue(Putting, Getting):
@@ -58,6 +62,8 @@ class Queue(Putting, Getting):
         segment_items, segment_bytes: limits of a segment.
         create: whether to create a queue that does not exist.
         allow_network_fs: whether to open one on a network file system, where the guarantees hold for one host at most.
+        oldest_first: whether this handle gets from the oldest segment there is, whoever put it. False (default): it takes turns
+            with the producers, so that consumers spread out and no producer waits for another's backlog.
 
     Settings are stored in the queue: whoever opens it later needs only the path. One that is given again has to agree.
 
@@ -82,6 +88,7 @@ class Queue(Putting, Getting):
         create: bool = True,
         *,
         allow_network_fs: bool = False,
+        oldest_first: bool = False,
     ) -> None:
         place = absolute(path)
         prefetch = None if prefetch is None else whole_number("prefetch", prefetch)
@@ -99,10 +106,11 @@ class Queue(Putting, Getting):
         settings = settle(place, "queue", given, create=create, allow_network_fs=allow_network_fs)
         self._describe(place, settings)
         self._serializer, self._prefetch, self._allow_network_fs = serializer, prefetch, allow_network_fs
+        self._oldest_first = oldest_first
         self._open()
 
     def _assemble(self) -> QueueParts:
-        return QueueParts(self.path, self.settings, self._serializer, self._prefetch)
+        return QueueParts(self.path, self.settings, self._serializer, self._prefetch, self._oldest_first)
 
     # --- counting and stopping ---
 
@@ -185,11 +193,17 @@ class Queue(Putting, Getting):
         parts.index.room.ring_all()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return described, (self.path, self.settings, self._serializer, self._prefetch, self._allow_network_fs)
+        state = (self._serializer, self._prefetch, self._allow_network_fs, self._oldest_first)
+        return described, (self.path, self.settings, *state)
 
 
 def described(
-    path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None, allow_network_fs: bool
+    path: str,
+    settings: Settings,
+    serializer: str | Serializer | None,
+    prefetch: int | None,
+    allow_network_fs: bool,
+    oldest_first: bool = False,
 ) -> Queue:
     """A handle that was sent to this process, not open yet: its first use opens it.
 
@@ -198,4 +212,5 @@ def described(
     handle = Queue.__new__(Queue)
     handle._describe(path, settings)  # noqa: SLF001
     handle._serializer, handle._prefetch, handle._allow_network_fs = serializer, prefetch, allow_network_fs  # noqa: SLF001
+    handle._oldest_first = oldest_first  # noqa: SLF001
     return handle
