@@ -4,8 +4,8 @@ Run it:
 
     python examples/asyncio_workers.py
 
-You will see fifty squares, worked out by ten coroutines that wait for jobs that come from another process. Each job is acknowledged
-when its coroutine comes for the next one; kill the program in between, and the job is there for the next.
+You will see fifty squares, worked out by ten coroutines that wait for jobs from another process. Each job is acknowledged when
+its coroutine comes for the next one; kill the program in between, and the job is there for the next.
 """
 
 from __future__ import annotations
