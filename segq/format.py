@@ -87,6 +87,7 @@ PAGE = 4096
 QUEUE_FILE, LOCK_FILE, INDEX_FILE = "queue.json", "queue.lock", "index"
 OWNERS_DIR, QUARANTINE_DIR, SCRATCH_SUFFIX = "owners", "quarantine", ".scratch"
 LABELS_DIR, UNFINISHED = "labels", ".new"
+CONNECTORS_DIR = "connectors"  # what `segq.connectors` keep beside the items; the engine only knows its name
 DIRECTORIES = (OWNERS_DIR, LABELS_DIR, QUARANTINE_DIR)
 LEDGER_FILE, BATCH_FILE, BLOB_FILE = "ledger", "batch", "blob"
 

@@ -18,7 +18,7 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_every_example_has_a_test_and_says_how_to_run_it() -> None:
-    tested = {"worker_pool.py", "producer.py", "consumer.py", "crash_safe_receive.py", "topic.py"}
+    tested = {"worker_pool.py", "producer.py", "consumer.py", "crash_safe_receive.py", "topic.py", "kafka_roundtrip.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
     for name in tested - {"consumer.py"}:
         assert f"python examples/{name}" in (EXAMPLES / name).read_text()
@@ -63,3 +63,7 @@ def test_each_label_of_the_topic_gets_every_headline() -> None:
         lines = [line.removeprefix(f"{label}: ") for line in shown if line.startswith(label)]
         assert lines == ["rain", "sun", "wind", "fog", "snow", "missed 0, behind 0"]
     assert shown[-1] == "stored now: 0"
+
+
+def test_the_kafka_example_says_what_it_needs() -> None:
+    assert run("kafka_roundtrip.py").startswith("this example needs")
