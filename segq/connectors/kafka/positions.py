@@ -87,7 +87,7 @@ class Positions:
     """The positions that one source has open."""
 
     def __init__(self, queue: str, *, durable: bool) -> None:
-        self._place, self._durable = os.path.join(queue, DIRECTORY), durable
+        self._place, self._durable = os.path.join(os.path.realpath(queue), DIRECTORY), durable
         self._open: dict[Partition, Position] = {}
         self._ids: dict[str, str] = {}
 
@@ -122,6 +122,8 @@ class Positions:
     def _opened(self, partition: Partition) -> Position:
         topic, number = partition
         path = os.path.join(self._place, topic, self._ids[topic], str(number))
+        if os.path.realpath(path) != path:  # a link, or a topic's name that no broker would allow
+            raise segq.StorageError(f"{path}: cannot note how far the topic is stored: it leads elsewhere", path=path)
         try:
             position = self._open[partition] = Position(path, durable=self._durable)
         except OSError as error:

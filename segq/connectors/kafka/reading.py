@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from segq.connectors.kafka.positions import Partition
 from segq.connectors.kafka.record import Record
 
 _LOOKUP_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0  # half of what is left of a process after SIGTERM where containers are run by their defaults
 _LOOKUP_AGAIN_SECONDS = 1.0
 
 
@@ -40,8 +42,15 @@ class Reading:
         self._consumer.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
     def close(self) -> None:
-        """Commits what `stored` was told and leaves the group."""
-        self._consumer.close()
+        """Commits what `stored` was told and leaves the group.
+
+        With no broker to be reached the client tries for as long as the group would wait for it; we do not.
+        """
+        closing = threading.Thread(target=self._consumer.close, name="segq-kafka-close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
+        if closing.is_alive():
+            log.warning("%s: no broker took the last offsets within %g s; records may be read again", self._who, _CLOSE_SECONDS)
 
     # --- the group ---
 

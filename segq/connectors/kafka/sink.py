@@ -80,7 +80,7 @@ class KafkaSink:
         convert: Convert | str | None = None,
         id_header: str | None = None,
         in_flight: int = 10_000,
-        drain: float = 30.0,
+        drain: float = 5.0,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         client.library()
