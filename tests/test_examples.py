@@ -27,6 +27,7 @@ def test_every_example_has_a_test_and_says_how_to_run_it() -> None:
         "crash_safe_receive.py",
         "topic.py",
         "three_nodes.py",
+        "kafka_roundtrip.py",
         "asyncio_workers.py",
         "from_rocksq.py",
     }
@@ -94,3 +95,7 @@ def test_a_queue_of_rocksqs_kind_is_shared_by_two_processes() -> None:
     shown = run("from_rocksq.py").splitlines()
     assert shown[:3] == ["Failed to push item: Queue is full", "popped in another process: [b'a', b'b', b'c']", "left: 0"]
     assert shown[3:] == [f"{label} [b'rain', b'sun'] False" for label in ("mail", "log")]
+
+
+def test_the_kafka_example_says_what_it_needs() -> None:
+    assert run("kafka_roundtrip.py").startswith("this example needs")
