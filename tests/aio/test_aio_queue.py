@@ -338,3 +338,18 @@ async def test_an_item_given_back_for_later_comes_when_it_is_due_and_lets_others
         assert await q.get(timeout=PATIENCE) == 2
         assert await q.get(timeout=PATIENCE) == 1
         assert time.monotonic() - begun >= 0.2
+
+
+@in_loop
+async def test_an_item_handed_out_in_vain_too_often_is_a_dead_letter(queue_path: str) -> None:
+    async with aio.Queue(queue_path, max_deliveries=2) as q:
+        await q.put_many(["bad", "worse"])
+        for _ in range(2):
+            (await q.receive(timeout=PATIENCE)).nack()
+        (await q.receive(timeout=PATIENCE)).reject("no good")
+        letters = await asyncio.to_thread(list, q.dead)
+        assert {(letter.value, letter.deliveries) for letter in letters} in (
+            {("bad", 2), ("worse", 1)},
+            {("bad", 1), ("worse", 2)},
+        )
+        assert q.empty()
