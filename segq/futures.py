@@ -145,9 +145,7 @@ class _Putting(_Handle):
             except NotAtOnceError as error:
                 if not producer.store([error.data], producer.ttl_ms(None), at_ease=True):
                     return self._put([error.data], block, timeout, ttl)
-            done: Future[None] = Future()
-            done.set_result(None)
-            return done
+            return _Done(None)
         return self._put(producer.serialised((item,)), block, timeout, ttl)
 
     def put_many(
@@ -246,15 +244,12 @@ class _Getting(_Handle):
         self._refuse_if_closed()
         limit(block, timeout)
         consumer: Consumer = self._sync._consumer
-        if not self._getting and consumer.at_ease():
-            done: Future[Any] = Future()
+        if not self._getting:  # opening a segment holds the interpreter's lock: another thread would be no help
             try:
-                done.set_result(take(consumer, False))
-                return done
+                return _Done(take(consumer, False))
             except Empty as error:
                 if not block:
-                    done.set_exception(error)
-                    return done
+                    return _Done(None, error)
         return self._wait(lambda future: self._handle._one(partial(_one, future, take), block, timeout))
 
     def _get_many(
@@ -314,6 +309,35 @@ class Subscription(_Getting):
         self, path: str | os.PathLike[str], label: str, *arguments: Any, max_in_flight: int = 1000, **options: Any
     ) -> None:
         super().__init__(aio.Subscription(path, label, *arguments, **options), max_in_flight)
+
+
+class _Done(Future[Any]):
+    """A future that is done when it is made: its lock, which takes longer to make than an item to put, only if it is asked for.
+
+    `Future`'s own attributes, so that `wait` and `as_completed`, which look at them, work.
+    """
+
+    def __init__(self, result: Any, error: Exception | None = None) -> None:
+        self._state, self._result, self._exception = "FINISHED", result, error
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_condition":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        made: threading.Condition = self.__dict__.setdefault("_condition", threading.Condition())
+        return made
+
+    def done(self) -> bool:
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:  # noqa: ARG002
+        if self._exception is not None:
+            raise self._exception
+        return self._result
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:  # noqa: ARG002
+        return self._exception
 
 
 # --- in the loop ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import doctest
 import os
@@ -224,3 +225,28 @@ def test_a_forked_child_has_a_loop_of_its_own(queue_path: str) -> None:
         assert waiting.result(PATIENCE) == "from the child"
         back.put("for the child")
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_futures_that_are_done_at_once_are_futures(queue_path: str) -> None:
+    with futures.Queue(queue_path) as q:
+        all_of([q.put(0), q.get()])
+        puts = {q.put(n): n for n in range(20)}
+        assert len(puts) == 20
+        assert sorted(puts[put] for put in concurrent.futures.as_completed(puts, PATIENCE)) == list(range(20))
+        assert len(concurrent.futures.wait(puts, PATIENCE).done) == 20
+        get = q.get()
+        called: list[Any] = []
+        get.add_done_callback(lambda done: called.append(done.result()))
+        assert (get.done(), get.running(), get.cancelled(), get.cancel(), called) == (True, False, False, False, [0])
+        assert "finished" in repr(get)
+        with pytest.raises(concurrent.futures.InvalidStateError):
+            get.set_result(1)
+        assert asyncio.run(wrapped(q.get())) == 1
+        failed = all_of([q.get_many(50)]) and q.get(block=False)
+        assert isinstance(failed.exception(), segq.Empty)
+        with pytest.raises(segq.Empty):
+            failed.result()
+
+
+async def wrapped(future: Future[Any]) -> Any:
+    return await asyncio.wrap_future(future)
