@@ -7,9 +7,10 @@
 ...     later.result()
 'a'
 
-What is a matter of memory is done at once, in the caller's thread, and its future is done when it is returned. The rest goes on
-in one event loop in a thread of the process, on `segq.aio`: a thousand that wait take no thread each. At most `max_in_flight`
-operations of a handle are under way; whoever begins another one waits until one of them is over.
+What has to wait for nobody is done at once, in the caller's thread (some microseconds; some milliseconds once in a segment),
+and its future is done when it is returned. What waits, for an item, for room or for an fsync, does so in one event loop in a thread
+of the process, on `segq.aio`: a thousand that wait take no thread each. At most `max_in_flight` operations of a handle are
+under way; whoever begins another one waits until one of them is over.
 
 Items are stored in the order in which their puts were begun: one that waits for room holds up those after it. With
 `durability="power"` those that wait for the disk go as one write.
@@ -53,6 +54,7 @@ class _Handle:
         self._max = whole_number("max_in_flight", max_in_flight)
         self._sync: Any = handle._now()
         self._closed = False
+        self._synced = self._sync.settings.durability == "power"
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -143,7 +145,7 @@ class _Putting(_Handle):
             try:
                 producer.put(item, None)
             except NotAtOnceError as error:
-                if not producer.store([error.data], producer.ttl_ms(None), at_ease=True):
+                if self._synced or not producer.store([error.data], producer.ttl_ms(None)):
                     return self._put([error.data], block, timeout, ttl)
             return _Done(None)
         return self._put(producer.serialised((item,)), block, timeout, ttl)
