@@ -8,9 +8,9 @@
 'a'
 
 What has to wait for nobody is done at once, in the caller's thread (some microseconds; some milliseconds once in a segment),
-and its future is done when it is returned. What waits, for an item, for room or for an fsync, does so in one event loop in a thread
-of the process, on `segq.aio`: a thousand that wait take no thread each. At most `max_in_flight` operations of a handle are
-under way; whoever begins another one waits until one of them is over.
+and its future is done when it is returned. What waits, for an item, for room or for an fsync, does so in one event loop in a
+thread of the process, on `segq.aio`: a thousand that wait take no thread each. At most `max_in_flight` operations of a handle
+are under way; whoever begins another one waits until one of them is over.
 
 Items are stored in the order in which their puts were begun: one that waits for room holds up those after it. With
 `durability="power"` those that wait for the disk go as one write.
