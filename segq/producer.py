@@ -177,9 +177,11 @@ class Producer:
 
     def _at_ease(self, count: int, size: int, ttl_ms: int) -> bool:
         segment = self._segment
+        expiring = ttl_ms or self._expiring
         return (
-            not (self._direct or ttl_ms or self._expiring)
-            and segment is not _NONE
+            segment is not _NONE
+            and not self._direct
+            and (not expiring or (self._tidier.attending and segment.takes_expiring(self._ttl_ms)))
             and size <= LARGE_BYTES
             and segment.has_place(count, size, self._settings.segment_bytes)
             and segment.gathers(count, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
@@ -38,9 +39,11 @@ class Bound:
             self.putting = self._worker("segq-put")
             self.commits = Commits(self.producer, self.putting)
             self.room = self.line(self.index.room, self.putting, self.producer.look_after_others)
+        self.waiting: deque[asyncio.Future[None]] | None = None
         if parts.consumer is not None:
             self.getting = self._worker("segq-get")
             self.items = self.line(self.consumer.bell, self.getting, self.consumer.look_after_others, pause=self.consumer.pause)
+            self.waiting = self.items.waiting
             self.consumer.elsewhere = self.getting.later
             self.joins = self.line(self.index.joins, self.getting, self.consumer.look_after_others, self.index.listen_for_done)
 

@@ -43,6 +43,8 @@ class Putting(Handle):
         except NotAtOnceError as error:
             data = error.data
         else:
+            if bound.waiting:  # here, in this loop: they need not hear it from the watcher
+                bound.items.pass_on()
             return
         await self._store(bound, [data], ttl, block, timeout)
 
@@ -62,8 +64,10 @@ class Putting(Handle):
             bound.producer.put_many((), block, timeout, ttl)
 
     async def _store(self, bound: Bound, data: list[bytes], ttl: float | None, block: bool, timeout: float | None) -> None:
-        seconds = limit(block, timeout)
-        entry = Entry(data, bound.producer.ttl_ms(ttl))
+        await self._store_entry(bound, Entry(data, bound.producer.ttl_ms(ttl)), block, timeout)
+
+    async def _store_entry(self, bound: Bound, entry: Entry, block: bool, timeout: float | None) -> None:
+        data, seconds = entry.data, limit(block, timeout)
         if await bound.commits.store(entry):
             return
         if seconds != 0:
