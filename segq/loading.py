@@ -82,6 +82,10 @@ class LoadingSegment:
         weight = size if size <= LARGE_BYTES else size // _BLOB_SHARE
         return published + items <= self.items and self.bytes + self.end + weight <= most_bytes
 
+    def gathers(self, count: int, size: int) -> bool:
+        """Whether the current half takes these as they are."""
+        return self._half_open and self.count + count <= HALF_ITEMS and self.end + size <= HALF_BYTES
+
     def spent(self) -> bool:
         """Whether it holds much disk for items that are all done: time to seal it, which gives the disk back."""
         return self._blob is not None and self._blob.size >= _BLOB_WORTH and self.ledger.done() == self.published

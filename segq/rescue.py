@@ -207,13 +207,14 @@ def _settle(catalog: Catalog, slot: int) -> None:
     catalog.index.changed()
     catalog.bell.ring()
     catalog.index.freed(EVERYBODY)
+    pid = record.pid if record else None
     log.log(
         logging.WARNING if settled or freed else logging.DEBUG,
         "rescued what process %s held: %d segments, %d items",
-        record.pid if record else "?",
+        pid or "?",
         sealed,
         freed,
-        extra={"slot": slot, "segments": sealed, "items": freed},
+        extra={"event": "rescue", "queue": catalog.queue, "slot": slot, "pid": pid, "segments": sealed, "items": freed},
     )
     if ARMED:
         reach("rescue.forgotten")

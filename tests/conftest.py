@@ -17,6 +17,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Which cluster the Kafka tests ran against, where some did."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    said = factory.getbasetemp() / "kafka" / "ran-against" if factory is not None else None
+    if said is not None and said.exists():
+        terminalreporter.write_line(f"The Kafka tests ran against {said.read_text()}.")
+
+
 @pytest.fixture
 def queue_path(tmp_path: Path) -> Iterator[str]:
     """Where a test may create a queue. If there is one when the test is over, nothing may be wrong with it."""

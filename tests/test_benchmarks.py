@@ -48,6 +48,7 @@ ENTRANTS = {
     "alone": 1,
     "rocksq-small": 1,
     "persist-queue-write-read": 1,
+    "watched": 2,
 }
 """A workload of each kind, and how many of its entrants take part here; all of all are run by the external tests."""
 KINDS: dict[str, Any] = {name: replace(WORKLOADS[name], entrants=WORKLOADS[name].entrants[:n]) for name, n in ENTRANTS.items()}

@@ -30,6 +30,7 @@ from benchmarks.workloads.idle import Idle
 from benchmarks.workloads.latency import Latency
 from benchmarks.workloads.memory import Memory
 from benchmarks.workloads.startup import Startup
+from benchmarks.workloads.watched import Watched
 
 SHORT, TENTH, LONG = "segq, short", "segq, a tenth", "segq, long"
 LABELS = (1, 2, 8)
@@ -132,6 +133,18 @@ WORKLOADS: tuple[Workload, ...] = (
         targets=(
             *at_least(5, f"RocksQ, {LABELS[0]}", of=f"segq, {LABELS[0]}"),
             Target(metric="producer_cpu", of=f"segq, {LABELS[-1]}", against=f"segq, {LABELS[0]}", at_most=1.1),
+        ),
+    ),
+    Watched(
+        name="watched",
+        title="put → get while `segq watch` looks at the queue once a second, 100 B",
+        payload=SMALL,
+        entrants=(Entrant(label="segq, watched", adapter=SEGQ, settings=RAW, mode="watched"), segq),
+        items=lambda scale: scale.batch,
+        targets=(
+            *at_least(0.95, SEGQ, of="segq, watched"),
+            Target(metric="producer_cpu", of="segq, watched", against=SEGQ, at_most=1.05),
+            Target(metric="consumer_cpu", of="segq, watched", against=SEGQ, at_most=1.05),
         ),
     ),
     Idle(
