@@ -12,7 +12,7 @@ import os
 
 from segq import format as fmt
 from segq import fs
-from segq.errors import NotAQueueError
+from segq.errors import FormatVersionError, NotAQueueError
 from segq.examination import Examination
 from segq.problem import Problem, Report
 from segq.repair import Repair
@@ -22,12 +22,30 @@ _ROUNDS = 4  # what one round mends may show what was behind it: a segment that 
 
 
 def check(path: str | os.PathLike[str], fix: bool = False) -> Report:
-    """Examines the queue or topic at `path`; with `fix`, mends what it can and examines it again.
+    """Examines the queue or topic at `path` and its dead letters; with `fix`, mends what it can and examines it again.
 
     Raises NotAQueueError or FormatVersionError if there is none that can be examined (`salvage` needs no `queue.json`),
     StorageError if the disk refuses, QueueError if a process that is stopped holds `queue.lock`.
     """
     path = os.path.abspath(os.fspath(path))
+    report = _checked(path, fix)
+    dead = os.path.join(path, fmt.DEAD_DIR)
+    if not os.path.lexists(os.path.join(dead, fmt.QUEUE_FILE)):  # else it was not made, or its making was interrupted
+        return report
+    try:
+        of_dead = _checked(dead, fix)
+    except (NotAQueueError, FormatVersionError) as error:
+        what = f"the dead letters cannot be opened: {error}"
+        problem = Problem(
+            kind="queue", where=fmt.DEAD_DIR, what=what, remedy="see the message; `segq salvage` reads its segments"
+        )
+        return dataclasses.replace(report, problems=(*report.problems, problem))
+    there = [dataclasses.replace(problem, where=os.path.join(fmt.DEAD_DIR, problem.where)) for problem in of_dead.problems]
+    aside = [dataclasses.replace(entry, name=os.path.join(fmt.DEAD_DIR, entry.name)) for entry in of_dead.quarantine]
+    return dataclasses.replace(report, problems=(*report.problems, *there), quarantine=(*report.quarantine, *aside))
+
+
+def _checked(path: str, fix: bool) -> Report:
     fs.refuse_non_directory(path)
     try:
         _, kind, settings = fmt.decode_queue_file(fs.read_file(os.path.join(path, fmt.QUEUE_FILE)), path)

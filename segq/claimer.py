@@ -12,10 +12,13 @@ from typing import Any
 
 from segq import fs
 from segq.blob import DamagedItem
+from segq.burial import Burial
 from segq.catalog import Catalog
-from segq.claims import Claimant, ClaimedItems, Pace
-from segq.errors import DamagedError
-from segq.format import IndexWord
+from segq.claims import Claimant, ClaimedItems, Pace, spent_reason
+from segq.errors import DamagedError, QueueError
+from segq.format import IndexWord, Runs, put_time
+from segq.ledger_view import monotonic_ms
+from segq.settings import Settings
 from segq.shelf import Shelf
 from segq.view import SegmentView
 
@@ -23,6 +26,7 @@ log = logging.getLogger("segq")
 
 _SHUTDOWN = int(IndexWord.SHUTDOWN)
 _TURN_SECONDS = 0.25  # how long a consumer stays with one lineage while others have items
+_AGAIN_MS = 1000  # before the next attempt to move an item to the dead letters
 _VAIN = 5  # a segment that is renamed meanwhile makes a read fail once or twice
 
 
@@ -30,11 +34,12 @@ class Claimer:
     """Used under the consumer's lock only."""
 
     def __init__(
-        self, catalog: Catalog, shelf: Shelf, by: Claimant, pace: Pace, serializer: str, loads: Callable[[bytes], Any] | None
-    ) -> None:
+        self, catalog: Catalog, shelf: Shelf, by: Claimant, pace: Pace, settings: Settings,
+        loads: Callable[[bytes], Any] | None, burial: Burial,
+    ) -> None:  # fmt: skip
         """`loads`: None when items are handed out as the bytes they were stored as."""
-        self._catalog, self._shelf, self._by, self._pace = catalog, shelf, by, pace
-        self._serializer, self._loads = serializer, loads
+        self._catalog, self._shelf, self._by, self._pace, self._burial = catalog, shelf, by, pace, burial
+        self._serializer, self._loads, self._max_deliveries = settings.serializer, loads, settings.max_deliveries
         self._bell, self._words = by.bell, catalog.index.words
         self._turn_began = 0.0
 
@@ -58,6 +63,15 @@ class Claimer:
                 return claimed
         return None
 
+    def at_ease(self) -> bool:
+        """Whether `next` has nothing to open: it takes some ten microseconds then, and some ten milliseconds otherwise."""
+        shelf, view = self._shelf, self._shelf.at_hand
+        if view is not None and time.monotonic() - self._turn_began < _TURN_SECONDS and not self._catalog.stale():
+            ledger = view.ledger
+            if ledger.available() and not ledger.must_be_chosen() and view.at_hand() and shelf.heads_its_lineage(view):
+                return True
+        return shelf.at_ease()
+
     def span(self, view: SegmentView, count: int) -> tuple[int, int] | None:
         """Claims up to `count` neighbours in one segment, and reads nothing."""
         ledger = view.ledger
@@ -71,6 +85,8 @@ class Claimer:
             begin, end = span
             try:
                 raw, runs = view.read(begin, end)
+                if (self._max_deliveries is not None or view.ledger.moving) and self._moved(view, begin, end, raw, runs):
+                    continue
                 values = self._decoded(view, begin, raw)
             except DamagedError as error:
                 if self._catalog.locate(view.name) is None:  # dropped, or expired as a whole
@@ -87,6 +103,42 @@ class Claimer:
                 self._bell.ring()
             return ClaimedItems(self._by, view.name, view.ledger, begin, end, values, runs)
         return None
+
+    def _moved(self, view: SegmentView, begin: int, end: int, raw: list[bytes], runs: list[Runs]) -> bool:
+        """Whether some of the range go to the dead letters, or have gone there already; the others are given back then.
+
+        What cannot be moved now (the disk is full, say) must not be in the way of the rest: it is tried again in a while.
+        """
+        ledger, slot, most = view.ledger, self._by.slot, self._max_deliveries
+        begun = set(ledger.moves(begin, end)) if ledger.moving else set[int]()
+        spent = set(ledger.spent(begin, end, most)) if most is not None else set[int]()
+        gone = False
+        for i in sorted(begun | spent):
+            try:
+                arrived = i in begun and self._burial.has_arrived(view.name, i)
+                if not arrived and i in spent:
+                    count = ledger.deliveries[i]
+                    at = put_time(runs, i) / 1000
+                    self._burial.move(
+                        view.name, ledger, i, raw[i - begin], reason=spent_reason(count), deliveries=count, enqueued_at=at
+                    )
+                    arrived = True
+            except (QueueError, OSError) as error:
+                log.warning("%s-%d cannot be moved to the dead letters yet: %s", view.name.identity, i, error)
+                due = monotonic_ms() + _AGAIN_MS
+                if ledger.postpone(i, slot, due):
+                    self._by.alarm.set(due)
+                gone = True
+                continue
+            if arrived:
+                ledger.settle_claimed(i, i + 1, slot)
+                gone = True
+            self._burial.moved(ledger, i)
+        if gone:
+            ledger.give_back(begin, end, slot)
+            self._by.index.freed(len(raw))
+            self._shelf.retire_if_complete(view)
+        return gone
 
     def decoded_or_nothing(self, raw: list[bytes]) -> list[Any]:
         """The values, or none of them if one cannot be decoded (for a look that changes nothing)."""
@@ -110,7 +162,8 @@ class Claimer:
             except Exception as error:
                 reason = f"cannot be decoded with serializer={self._serializer!r}: {error!r}"
                 place = fs.quarantine_bytes(self._catalog.queue, f"{view.name.identity}-{i}.item", data, reason)
-                log.error("quarantined %s: %s", place, reason, extra={"segment": str(view.name), "place": place})
+                extra = {"event": "quarantine", "queue": self._catalog.queue, "segment": str(view.name)}
+                log.error("quarantined %s: %s", place, reason, extra=extra | {"place": place, "reason": reason})
                 view.ledger.settle_claimed(i, i + 1, self._by.slot)
         view.ledger.give_back(begin, begin + len(raw), self._by.slot)
         return []

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from segq.format import IndexWord, Runs, SegmentName, put_time
+from segq.alarm import Alarm
+from segq.errors import QueueError
+from segq.failpoints import ARMED, reach
+from segq.format import DONE, HANDED, IndexWord, Runs, SegmentName, put_time
 from segq.index import Bell, Index
 from segq.ledger import Ledger
-from segq.ledger_view import monotonic_deadline
+from segq.ledger_view import monotonic_deadline, monotonic_ms
 from segq.process import Owner
-from segq.settings import positive_seconds
+from segq.settings import Settings, positive_seconds
 
+log = logging.getLogger("segq")
+
+_HANDED_STATE, _DONE_STATE = HANDED[0], DONE[0]
 _ROOM_SLEEPERS = int(IndexWord.ROOM_SLEEPERS)
 AHEAD_SECONDS = 0.002  # a consumer claims about this much work at a time: a slow one must not hoard what others could do
 MOST_AT_ONCE = 4096
@@ -26,15 +34,19 @@ _GROWTH = 8  # at most so many times the last claim, so that one quick item does
 class Claimant:
     """In whose name items are claimed: what all claims of one consumer have in common."""
 
-    __slots__ = ("bell", "closed", "index", "lease", "on_settled", "owner", "slot", "words")
+    __slots__ = (
+        "alarm", "bell", "closed", "index", "lease", "max_deliveries", "on_rejected", "on_settled", "owner", "slot", "words",
+    )  # fmt: skip
 
     def __init__(
-        self, owner: Owner, index: Index, bell: Bell, lease: float | None,
+        self, owner: Owner, index: Index, bell: Bell, settings: Settings,
         on_settled: weakref.WeakMethod[Callable[[SegmentName], None]],
+        on_rejected: weakref.WeakMethod[Callable[[ClaimedItems, int, int, str], bool]],
     ) -> None:  # fmt: skip
         self.owner = owner  # alive as long as a message is out, even if its handle was dropped
-        self.slot, self.index, self.bell, self.lease = owner.slot, index, bell, lease
-        self.on_settled, self.words = on_settled, index.words
+        self.slot, self.index, self.bell, self.alarm = owner.slot, index, bell, Alarm(bell, index)
+        self.lease, self.max_deliveries = settings.lease, settings.max_deliveries
+        self.on_settled, self.on_rejected, self.words = on_settled, on_rejected, index.words
         self.closed = False
 
     def deadline(self) -> float:
@@ -49,15 +61,16 @@ class ClaimedItems:
     index of the segment's last item, if it is among these and the segment is sealed: whoever takes it tidies up.
     """
 
-    __slots__ = ("begin", "by", "contested", "end", "final", "gets_offset", "ledger", "left", "loaded_at", "name", "runs",
-                 "states", "take", "unsettled", "values")  # fmt: skip
+    __slots__ = ("begin", "by", "contested", "deliveries", "end", "final", "gets_offset", "ledger", "left", "loaded_at", "name",
+                 "owners", "runs", "states", "take", "unsettled", "values")  # fmt: skip
 
     def __init__(
         self, by: Claimant, name: SegmentName, ledger: Ledger, begin: int, end: int, values: list[Any], runs: list[Runs]
     ) -> None:
         self.by, self.name, self.ledger = by, name, ledger
         self.begin, self.end, self.values, self.runs = begin, end, values, runs
-        self.states, self.contested = ledger.states, ledger.contested
+        self.states, self.owners, self.deliveries = ledger.states, ledger.owners, ledger.deliveries
+        self.contested = ledger.contested
         self.left: deque[tuple[int, Any]] = _NONE_LEFT
         self.unsettled = 0  # messages out; only a hint when to look whether the segment is complete
 
@@ -94,8 +107,20 @@ class ClaimedItems:
 
     def acknowledge(self, i: int, delivery: int) -> bool:
         by = self.by
-        if by.closed or not self.ledger.settle(i, by.slot, delivery):
+        if by.closed:
             return False
+        if self.contested:
+            if not self.ledger.settle(i, by.slot, delivery):
+                return False
+        else:  # as `settle` does it, without the call
+            states = self.states
+            if ARMED:
+                reach("ack.begun")
+            if states[i] != _HANDED_STATE or self.owners[i] != by.slot or self.deliveries[i] + 1 != delivery:
+                return False
+            states[i] = _DONE_STATE
+            if ARMED:
+                reach("ack.done")
         if by.words[_ROOM_SLEEPERS]:
             by.index.freed()
         self.unsettled -= 1
@@ -105,17 +130,41 @@ class ClaimedItems:
                 on_settled(self.name)
         return True
 
-    def refuse(self, i: int, delivery: int) -> bool:
+    def refuse(self, i: int, delivery: int, delay: float, reason: str) -> bool:
         by = self.by
-        if by.closed or not self.ledger.refuse(i, by.slot, delivery):
+        if by.closed:
+            return False
+        if by.max_deliveries is not None and delivery >= by.max_deliveries:
+            try:
+                return self.reject(i, delivery, spent_reason(delivery, reason))
+            except QueueError as error:  # whoever comes to claim it tries again
+                log.warning("%s cannot be moved to the dead letters yet: %s", self.identity(i), error)
+        if delay:
+            due = monotonic_ms() + math.ceil(delay * 1000)
+            if not self.ledger.defer(i, by.slot, delivery, due):
+                return False
+            by.alarm.set(due)
+            return True
+        if not self.ledger.refuse(i, by.slot, delivery):
             return False
         by.bell.ring()
         return True
+
+    def reject(self, i: int, delivery: int, reason: str) -> bool:
+        by = self.by
+        on_rejected = by.on_rejected()
+        return not by.closed and on_rejected is not None and on_rejected(self, i, delivery, reason)
 
     def extend(self, i: int, delivery: int, seconds: float) -> bool:
         positive_seconds("seconds", seconds)
         by = self.by
         return not by.closed and self.ledger.extend(i, by.slot, delivery, monotonic_deadline(seconds))
+
+
+def spent_reason(deliveries: int, last: str = "") -> str:
+    """Why an item that came back every time is given up."""
+    times = "once" if deliveries == 1 else f"{deliveries} times"
+    return f"handed out {times} and not acknowledged" + (f"; at last: {last}" if last else "")
 
 
 class Pace:

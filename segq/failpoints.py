@@ -22,6 +22,7 @@ POINTS = frozenset(
         "seal.begun", "seal.flushed", "seal.closed", "seal.marked", "seal.renamed", "seal.tidied", "resume.renamed",
         "claim.marked", "claim.moved", "claim.chosen", "get.taken", "get.done", "receive.handed",
         "ack.begun", "ack.done", "nack.begun", "nack.done",
+        "delay.noted", "delay.marked", "delay.freed", "dead.noted", "dead.stored", "dead.done",
         "retire.begun", "retire.renamed", "retire.deleted",
         "label.begun", "label.created", "label.chosen", "label.ledger", "label.noted", "label.removed",
         "gone.renamed", "gone.booked", "gone.all_booked", "drop.begun", "drop.marked", "drop.done",

@@ -88,7 +88,8 @@ QUEUE_FILE, LOCK_FILE, INDEX_FILE = "queue.json", "queue.lock", "index"
 OWNERS_DIR, QUARANTINE_DIR, SCRATCH_SUFFIX = "owners", "quarantine", ".scratch"
 LABELS_DIR, UNFINISHED = "labels", ".new"
 CONNECTORS_DIR = "connectors"  # what `segq.connectors` keep beside the items; the engine only knows its name
-DIRECTORIES = (OWNERS_DIR, LABELS_DIR, QUARANTINE_DIR)
+DEAD_DIR = "dead"  # a queue itself: what was given up
+DIRECTORIES = (OWNERS_DIR, LABELS_DIR, QUARANTINE_DIR, DEAD_DIR)
 LEDGER_FILE, BATCH_FILE, BLOB_FILE = "ledger", "batch", "blob"
 
 
@@ -297,6 +298,18 @@ class Block:
         bounds = [start + e for e in self.ends[low:high]]
         return slices(data, start + before, bounds)
 
+    def lengths(self) -> list[int]:
+        """Of each item, in bytes; of a large one, whose bytes are elsewhere, what it has there."""
+        found, before = [], 0
+        for end in self.ends:
+            stop = end & END_MASK
+            length = stop - before
+            if self.references and end & IS_REFERENCE and length == REFERENCE.size:
+                length = REFERENCE.unpack_from(self.data, self.start + before)[1]
+            found.append(length)
+            before = stop
+        return found
+
 
 def slices(data: bytes, begin: int, ends: list[int]) -> list[bytes]:
     """`data` cut at `ends`, the first piece beginning at `begin`. Raises DamagedError unless each begins where one ends."""
@@ -364,8 +377,11 @@ class HalfWord(enum.IntEnum):
 # --- ledger -----------------------------------------------------------------------------------------------------------
 
 LEDGER_MAGIC = int.from_bytes(b"segqL\x00\x00\x01", "little")
-FREE, CLAIMED, DONE, HANDED, DEAD, MISSED = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"
-"""DEAD: cannot be read. MISSED: expired, or dropped for the sake of newer ones, before it was handed out."""
+FREE, CLAIMED, DONE, HANDED, DEAD, MISSED, DELAYED = b"\x00", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05", b"\x06"
+"""DEAD: cannot be read. MISSED: expired, or dropped for the sake of newer ones, before it was handed out.
+
+DELAYED: given back, to be free again at the time of the bucket whose number stands in the place of its owner.
+"""
 NEVER = 1 << 62  # an item without a time to live expires then
 MAX_OWNERS = 2048  # slots; the index holds 64 bytes for each
 LEDGER_STEP = 4096  # items by which a ledger's arrays are allocated: whole pages of each
@@ -390,6 +406,13 @@ class LedgerWord(enum.IntEnum):
     CHOSEN = 26  # 1: renamed chosen_, so that items may be claimed although it was sealed untouched
     ALLOCATED = 27  # a label's: items for which the arrays have their place on the disk
     SKIPPED = 28  # a label's: items that were there before it began; their state is DONE
+    DUE = 29  # monotonic milliseconds at which the first of its delayed items is due, or before; 0: none is delayed
+    MOVING = 30  # 1: some item may be on its way to the dead letters, as the list from MOVES_AT on says
+
+
+# Further words of the header.
+MOVES_AT, MOVES = 192, 64  # the number + 1 of each item that is on its way to the dead letters, or was when somebody died
+BUCKETS_AT, BUCKETS = 256, 256  # monotonic milliseconds at which the items of each bucket are due; 0: not in use
 
 
 class LedgerFlag(enum.IntFlag):
@@ -466,6 +489,7 @@ class IndexWord(enum.IntEnum):
     LABELS = 72  # topics: changes whenever a label appears or goes
     TIDIED_AT = 73  # monotonic nanoseconds of the last look for what has expired
     BOOT = 74  # the boot in which the ledgers of earlier ones were gone through
+    DUE = 75  # monotonic milliseconds of the first delayed item that is due, as far as is known; 0: none (queues)
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -491,6 +515,7 @@ class LabelWord(enum.IntEnum):
     WAKE = 8  # low half: the futex that its consumers sleep on
     SLEEPERS = 16
     REDELIVERED = 24
+    DUE = 25  # as the index's, for this label
 
 
 ONES = re.compile(rb"\x01+")  # in a mask of items

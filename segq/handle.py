@@ -36,6 +36,7 @@ class Parts:
 
     producer: Producer | None = None
     consumer: Consumer | None = None
+    dead: Handle | None = None
 
     def __init__(self, path: str, settings: Settings, catalog: type[Catalog]) -> None:
         structure = StructureLock(path)  # the only one of this handle: it is reentrant, two of them would wait for each other
@@ -51,7 +52,7 @@ class Parts:
         self.tally_lock = threading.Lock()
 
     def _settle_the_dead(self, path: str) -> None:
-        rescue.rescue(self.catalog, 0)
+        self.rescued = rescue.rescue(self.catalog, 0)
         rescue.rescue_orphans(self.catalog)
         if not process.slots(path):  # the first handle: a shutdown lasts as long as somebody has the queue open
             self.index.shutdown = 0
@@ -66,6 +67,8 @@ class Parts:
         finally:
             if self.consumer is not None:
                 self.consumer.close()
+            if self.dead is not None:
+                self.dead.close()
             with self.catalog.structure:
                 self.index.clear_owner(self.owner.slot)
                 self.owner.close()

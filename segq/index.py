@@ -28,14 +28,17 @@ _MOST_WORD = (1 << 64) - 1  # a damaged counter must not stop who adds to it
 
 
 class Bell:
-    """A place to sleep, and to be woken at: one wake word and its flag."""
+    """A place to sleep, and to be woken at: one wake word and its flag.
 
-    __slots__ = ("_flag", "_half", "_halves", "_word", "words")
+    `alarm`: where, in `words`, the time stands at which whoever sleeps here has to get up (see `alarm`); 0 if there is none.
+    """
 
-    def __init__(self, file: MappedFile, word: int, flag: int) -> None:
-        self.words, self._halves = file.words, file.halves
+    __slots__ = ("_flag", "_half", "_halves", "alarm", "word", "words")
+
+    def __init__(self, file: MappedFile, word: int, flag: int, alarm: int = 0) -> None:
+        self.words, self._halves, self.alarm = file.words, file.halves, int(alarm)
         self._half, self._flag = 2 * int(word), int(flag)
-        self._word = Word(file.halves, self._half)
+        self.word = Word(file.halves, self._half)
 
     def listen(self) -> int:
         """To be called before the last look; the result goes to `sleep`."""
@@ -45,7 +48,7 @@ class Bell:
 
     def sleep(self, heard: int, seconds: float) -> None:
         """Sleeps up to `seconds` unless rung since `listen`."""
-        self._word.wait(heard, seconds)
+        self.word.wait(heard, seconds)
 
     def rung_since(self, heard: int) -> bool:
         return self._halves[self._half] != heard
@@ -57,7 +60,7 @@ class Bell:
             words[self._flag] = 0
             halves, half = self._halves, self._half
             halves[half] = (halves[half] + 1) & 0xFFFFFFFF
-            if self._word.wake(count):
+            if self.word.wake(count):
                 words[self._flag] = 1
 
     def ring_all(self) -> None:
@@ -79,7 +82,7 @@ class Index:
         self._file = file
         self.words, self.halves = file.words, file.halves
         self.lock = FileMutex(file.descriptor)
-        self.items = Bell(file, IndexWord.ITEMS_WAKE, IndexWord.ITEMS_SLEEPERS)
+        self.items = Bell(file, IndexWord.ITEMS_WAKE, IndexWord.ITEMS_SLEEPERS, IndexWord.DUE)
         self.room = Bell(file, IndexWord.ROOM_WAKE, IndexWord.ROOM_SLEEPERS)
         self.recalls = Bell(file, IndexWord.RECALL_WAKE, IndexWord.RECALL_SLEEPERS)
         self.joins = Bell(file, IndexWord.JOIN_WAKE, IndexWord.JOIN_SLEEPERS)

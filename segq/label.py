@@ -138,7 +138,7 @@ class LabelBell(Bell):
     __slots__ = ("_summary",)
 
     def __init__(self, file: MappedFile, index: Index) -> None:
-        super().__init__(file, LabelWord.WAKE, LabelWord.SLEEPERS)
+        super().__init__(file, LabelWord.WAKE, LabelWord.SLEEPERS, LabelWord.DUE)
         self._summary = index.words
 
     def listen(self) -> int:

@@ -12,13 +12,15 @@ from __future__ import annotations
 import contextlib
 import re
 from array import array
+from collections.abc import Iterable
 
 from segq import format as fmt
 from segq.errors import DamagedError
 from segq.failpoints import ARMED, reach
-from segq.format import CLAIMED, DEAD, DONE, FREE, HANDED, LEDGER_STEP, MISSED, NEVER, LedgerLayout, LedgerWord
+from segq.format import CLAIMED, DEAD, DELAYED, DONE, FREE, LEDGER_STEP, MISSED, NEVER, LedgerLayout, LedgerWord
 from segq.fs import rename, unlink
-from segq.ledger_view import LedgerView, now_ms
+from segq.ledger_receipts import ReceiptLedger
+from segq.ledger_view import now_ms
 from segq.mapped import MappedFile
 
 _ITEMS, _FLAGS, _OWNER, _EPOCH = (int(w) for w in (LedgerWord.ITEMS, LedgerWord.FLAGS, LedgerWord.OWNER, LedgerWord.EPOCH))
@@ -27,14 +29,13 @@ _LAPSE = int(LedgerWord.LAPSE)
 _ALLOCATED, _SKIPPED = int(LedgerWord.ALLOCATED), int(LedgerWord.SKIPPED)
 _RETURNED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.RETURNED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
 _OVER = DONE + DEAD + MISSED
-_NO_STATE = re.compile(rb"[^\x00-\x05]+")
+_NO_STATE = re.compile(rb"[^\x00-\x06]+")
 _OVER_MASK = bytes(int(bytes([state]) in _OVER) for state in range(256))
-_DROP = bytes(MISSED[0] if bytes([state]) in FREE + CLAIMED else state for state in range(256))
-_HANDED_BYTE, _DONE_BYTE, _DEAD_BYTE, _MISSED_BYTE = HANDED[0], DONE[0], DEAD[0], MISSED[0]
-MOST_DELIVERIES = 255  # the count is a byte and stays there
+_DROP = bytes(MISSED[0] if bytes([state]) in FREE + CLAIMED + DELAYED else state for state in range(256))
+_DONE_BYTE, _DEAD_BYTE, _MISSED_BYTE, _DELAYED_BYTE = DONE[0], DEAD[0], MISSED[0], DELAYED[0]
 
 
-class Ledger(LedgerView):
+class Ledger(ReceiptLedger):
     """One process handle's hold on a segment's ledger. The lock of the handle's half (producer, consumer) is held."""
 
     __slots__ = ()
@@ -136,11 +137,23 @@ class Ledger(LedgerView):
             self.expires[begin : begin + count] = memoryview(array("Q", [expires_at]) * count)
             self.words[_LAPSE] = max(self.words[_LAPSE], expires_at)
 
+    def note_sizes(self, begin: int, lengths: Iterable[int]) -> None:
+        """The bytes of the items from `begin` on, where there is a byte limit. Before they are published."""
+        sizes = self.sizes
+        if sizes is None:
+            return
+        total = sizes[begin - 1] if begin else 0
+        for i, length in enumerate(lengths, begin):
+            total += length
+            sizes[i] = total
+
     def reveal(self) -> int:
         """Makes items findable that were given back and not counted; returns how many."""
         with self.lock:
             found = self.hidden()
-            self.words[_RETURNED] += found
+            if found:
+                self.words[_RETURNED] += found
+                self.words[LedgerWord.DUE] = 1  # long past: who looks works out when it really is
             return found
 
     def sync(self) -> None:
@@ -241,7 +254,7 @@ class Ledger(LedgerView):
             if least <= now_ms:
                 with self._guard():
                     for i in range(begin, end):
-                        if expires[i] <= now_ms and not self.states[i]:
+                        if expires[i] <= now_ms and self.states[i] in (0, _DELAYED_BYTE):
                             self.states[i] = _MISSED_BYTE
                     mask = self._map[self.layout.states + begin : self.layout.states + end].translate(_OVER_MASK)
                 least = min((e for e, over in zip(expires[begin:end].tolist(), mask, strict=True) if not over), default=NEVER)
@@ -312,6 +325,8 @@ class Ledger(LedgerView):
             freed = self._free([i for i in self._held() if self.owners[i] not in living], counted=True)
             end = self.layout.states + words[_NEXT]
             words[_RETURNED] = self._map[self.layout.states : end].count(FREE)
+            if DELAYED in states:
+                words[LedgerWord.DUE] = 1  # long past: who looks works out when it really is
             return freed
 
     def release(self, slot: int) -> int:
@@ -326,6 +341,7 @@ class Ledger(LedgerView):
             if self.source is not None:  # how far the arrays reach may be older than what is in them
                 self._grow(self.published)
             self._free(self._held(), counted=True)
+            self._free_delayed(None)
             states = self._known_states()
             end = len(states.rstrip(FREE))
             self.words[_RETURNED] = states.count(FREE, 0, end)
@@ -342,99 +358,3 @@ class Ledger(LedgerView):
             return 0
         with self.lock:
             return self._free([i for i in self._held() if deadlines[i] < now], counted=True)
-
-    def hand(self, i: int, slot: int, deadline: float = 0.0) -> int:
-        """Marks an item that `slot` has claimed as handed out; returns its delivery number (1 the first time), 0 if lost."""
-        if self.contested:
-            with self.lock:
-                if not self._still_claimed(i, slot):
-                    return 0
-                if self.deadlines is not None:
-                    self.deadlines[i] = deadline
-                self.states[i] = _HANDED_BYTE
-        else:
-            self.states[i] = _HANDED_BYTE
-        if ARMED:
-            reach("receive.handed")
-        return self.deliveries[i] + 1
-
-    def settle(self, i: int, slot: int, delivery: int) -> bool:
-        """Acknowledges item `i`, if the receipt (slot, delivery) still holds; False if somebody else may have it now."""
-        if ARMED:
-            reach("ack.begun")
-        if self.deadlines is None:
-            states = self.states
-            if states[i] != _HANDED_BYTE or self.owners[i] != slot or self.deliveries[i] + 1 != delivery:
-                return False
-            states[i] = _DONE_BYTE
-        else:
-            with self.lock:
-                if not self._holds(i, slot, delivery):
-                    return False
-                self.states[i] = _DONE_BYTE
-        if ARMED:
-            reach("ack.done")
-        return True
-
-    def settle_claimed(self, begin: int, end: int, slot: int) -> bytes | None:
-        """Marks claimed items as done (handed over and acknowledged at once). None if that was so for all of them.
-
-        Else (the ledger is contested) a 1 for each that was, a 0 for each that expired, was dropped, or whose claim ran out.
-        """
-        if not self.contested:
-            at = self.layout.states
-            self._map[at + begin : at + end] = DONE * (end - begin)
-            return None
-        kept = bytearray(end - begin)
-        with self.lock:
-            for i in range(begin, end):
-                if self._still_claimed(i, slot):
-                    self.states[i] = _DONE_BYTE
-                    kept[i - begin] = 1
-        return bytes(kept) if 0 in kept else None
-
-    def _still_claimed(self, i: int, slot: int) -> bool:
-        """Under the lock."""
-        if self.states[i] != 1 or self.owners[i] != slot:
-            return False
-        if self.expires is not None and self.expires[i] <= now_ms():
-            self.states[i] = _MISSED_BYTE
-            return False
-        return True
-
-    def refuse(self, i: int, slot: int, delivery: int) -> bool:
-        """Gives item `i` back, its delivery counted (nack); False if the receipt does not hold any more."""
-        if ARMED:
-            reach("nack.begun")
-        with self.lock:
-            if not self._holds(i, slot, delivery):
-                return False
-            self._free([i], counted=True)
-        if ARMED:
-            reach("nack.done")
-        return True
-
-    def extend(self, i: int, slot: int, delivery: int, deadline: float) -> bool:
-        """Moves the end of the lease on item `i`; False if the receipt does not hold any more."""
-        with self.lock:
-            if not self._holds(i, slot, delivery):
-                return False
-            if self.deadlines is not None:
-                self.deadlines[i] = deadline
-            return True
-
-    def _holds(self, i: int, slot: int, delivery: int) -> bool:
-        return self.states[i] == _HANDED_BYTE and self.owners[i] == slot and self.deliveries[i] + 1 == delivery
-
-    def _free(self, items: list[int], *, counted: bool) -> int:
-        """Under the lock. The delivery is counted before the item is free, so that no claimer sees an old count."""
-        # RETURNED is raised first, so that it is an upper bound at every instant: a surplus is put right by the next claim,
-        # an item that is free and not counted would never be found.
-        if items:
-            self.words[_RETURNED] += sum(i < self.words[_NEXT] for i in items)
-        for i in items:
-            if counted and self.states[i] == _HANDED_BYTE:
-                self.deliveries[i] = min(MOST_DELIVERIES, self.deliveries[i] + 1)
-            gone = self.source is not None and self.source.states[i] == _MISSED_BYTE
-            self.states[i] = _MISSED_BYTE if gone else 0
-        return len(items)

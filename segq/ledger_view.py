@@ -16,21 +16,22 @@ from typing import NamedTuple
 
 from segq import format as fmt
 from segq.errors import DamagedError
-from segq.format import CLAIMED, DEAD, DONE, FREE, HANDED, LEDGER_STEP, MISSED, LedgerFlag, LedgerLayout, LedgerWord
+from segq.format import CLAIMED, DEAD, DELAYED, DONE, FREE, HANDED, LEDGER_STEP, MISSED, LedgerFlag, LedgerLayout, LedgerWord
 from segq.locks import FileMutex
 from segq.mapped import MappedFile
 
 _ITEMS, _FLAGS, _OWNER, _EPOCH = (int(w) for w in (LedgerWord.ITEMS, LedgerWord.FLAGS, LedgerWord.OWNER, LedgerWord.EPOCH))
 _PUBLISHED, _SEALED, _NEXT = int(LedgerWord.PUBLISHED), int(LedgerWord.SEALED), int(LedgerWord.NEXT)
 _CHOSEN, _LAPSE = int(LedgerWord.CHOSEN), int(LedgerWord.LAPSE)
+_DUE, _MOVING = int(LedgerWord.DUE), int(LedgerWord.MOVING)
 _ALLOCATED, _SKIPPED = int(LedgerWord.ALLOCATED), int(LedgerWord.SKIPPED)
 _RETURNED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.RETURNED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
 _OVER = DONE + DEAD + MISSED
 _FINISHED = re.compile(rb"[\x02\x04\x05]+")
 _OVER_MASK = bytes(int(bytes([state]) in _OVER) for state in range(256))
 _SETTLED_MASK = bytes(int(bytes([state]) in DONE + MISSED) for state in range(256))
-_LEFT_MASK = bytes(int(bytes([state]) in FREE + CLAIMED + HANDED) for state in range(256))
-_UNHANDED_MASK = bytes(int(bytes([state]) in FREE + CLAIMED) for state in range(256))
+_LEFT_MASK = bytes(int(bytes([state]) in FREE + CLAIMED + HANDED + DELAYED) for state in range(256))
+_UNHANDED_MASK = bytes(int(bytes([state]) in FREE + CLAIMED + DELAYED) for state in range(256))
 _HELD = re.compile(rb"[\x01\x03]+")
 
 
@@ -129,6 +130,15 @@ class LedgerView:
         words = self.words
         return self.stored[_PUBLISHED] > words[_NEXT] or words[_RETURNED] > 0
 
+    @property
+    def next(self) -> int:
+        """The item to be claimed next, unless some were given back."""
+        return self.words[_NEXT]
+
+    def gave_back(self) -> bool:
+        """Whether items before `next` may be free again."""
+        return self.words[_RETURNED] > 0
+
     def untouched(self) -> bool:
         """Whether nobody ever claimed anything. A claimer that died half-way has marked items and not moved `next`."""
         return not self.words[_NEXT] and not self._known_states().strip(FREE)
@@ -158,6 +168,20 @@ class LedgerView:
     def handed(self) -> int:
         """Items handed to somebody who has not acknowledged them."""
         return self._window().count(HANDED)
+
+    def delayed(self) -> int:
+        """Items given back that are not due yet."""
+        return self._window().count(DELAYED) if self.words[_DUE] else 0
+
+    @property
+    def due(self) -> int:
+        """Monotonic milliseconds at which to look for delayed items that are due; 0 if none is delayed."""
+        return self.words[_DUE]
+
+    @property
+    def moving(self) -> bool:
+        """Whether an item may have been on its way to the dead letters when somebody died."""
+        return self.words[_MOVING] != 0
 
     def done(self) -> int:
         """Items that nobody will be handed (again)."""
@@ -281,11 +305,10 @@ class LedgerView:
         return found
 
     def hidden(self) -> int:
-        """Items given back that no claim will ever look for: free, below `next`, and not counted there. Under the lock."""
+        """Items given back that nobody will ever look for: free, below `next`, and not counted there. Under the lock."""
         words = self.words
-        if words[_RETURNED]:
-            return 0
-        return self._map[self.layout.states : self.layout.states + min(words[_NEXT], self._known())].count(FREE)
+        given_back = self._map[self.layout.states : self.layout.states + min(words[_NEXT], self._known())]
+        return (0 if words[_RETURNED] else given_back.count(FREE)) + (0 if words[_DUE] else given_back.count(DELAYED))
 
     def _held(self) -> list[int]:
         base = self._prefix
@@ -296,6 +319,11 @@ class LedgerView:
 def now_ms() -> int:
     """Milliseconds of the epoch, by which items expire."""
     return int(time.time() * 1000)
+
+
+def monotonic_ms() -> int:
+    """Milliseconds of the clock that all processes of this boot share, by which delayed items are due."""
+    return time.monotonic_ns() // 1_000_000
 
 
 def monotonic_deadline(seconds: float | None) -> float:

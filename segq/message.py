@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Protocol
 
-from segq.errors import ReceiptError
+from segq.errors import ReceiptError, SettingsError
+from segq.settings import positive_seconds
 
 
 class Claim(Protocol):
@@ -14,12 +15,14 @@ class Claim(Protocol):
     def identity(self, i: int) -> str: ...
     def time_of(self, i: int) -> float: ...
     def acknowledge(self, i: int, delivery: int) -> bool: ...
-    def refuse(self, i: int, delivery: int) -> bool: ...
+    def refuse(self, i: int, delivery: int, delay: float, reason: str) -> bool: ...
+    def reject(self, i: int, delivery: int, reason: str) -> bool: ...
     def extend(self, i: int, delivery: int, seconds: float) -> bool: ...
 
 
 class Message:
-    """An item that is yours until you settle it: `ack()` when its work is done, `nack()` to give it back.
+    """An item that is yours until you settle it: `ack()` when its work is done, `nack()` to give it back, `reject()` to give
+    it up.
 
     As a context manager it does that itself: `ack` on leaving normally, `nack` on an exception (which goes on)::
 
@@ -57,10 +60,31 @@ class Message:
             raise self._lost("acknowledged")
         self._settled = True
 
-    def nack(self) -> None:
-        """Gives the item back, to be handed out again soon. Raises ReceiptError if it is not yours any more."""
-        if self._settled or not self._claim.refuse(self._i, self.deliveries):
+    def nack(self, *, delay: float = 0.0) -> None:
+        """Gives the item back, to be handed out again soon, or after `delay` seconds (to about a hundredth of them).
+
+        Until then others come before it; it waits in the queue, whatever becomes of this process, and after a reboot it may
+        come early. If this was the last of the queue's `max_deliveries`, it goes to the dead letters instead.
+
+        Raises ReceiptError if it is not yours any more, SettingsError for a delay that cannot be.
+        """
+        if delay != 0.0:
+            positive_seconds("delay", delay)
+        if self._settled or not self._claim.refuse(self._i, self.deliveries, delay, ""):
             raise self._lost("given back")
+        self._settled = True
+
+    def reject(self, reason: str = "") -> None:
+        """Gives the item up: it goes to the queue's dead letters, with `reason`, and is not handed out again.
+
+        It is stored there before it is gone here: a crash in between at worst has it come once more.
+
+        Raises ReceiptError if it is not yours any more, StorageError if it cannot be stored there: it is still yours then.
+        """
+        if not isinstance(reason, str):
+            raise SettingsError(f"reason must be text, not {reason!r}; for an exception, str(error)")
+        if self._settled or not self._claim.reject(self._i, self.deliveries, reason):
+            raise self._lost("rejected")
         self._settled = True
 
     def extend(self, seconds: float) -> None:
@@ -70,6 +94,12 @@ class Message:
         """
         if self._settled or not self._claim.extend(self._i, self.deliveries, seconds):
             raise self._lost("extended")
+
+    def give_back_if_held(self) -> None:
+        """`nack`, if it was not settled and is still yours."""
+        if not self._settled:
+            self._settled = True
+            self._claim.refuse(self._i, self.deliveries, 0.0, "")
 
     def __enter__(self) -> Message:
         return self
@@ -81,7 +111,7 @@ class Message:
             self.ack()
         else:
             self._settled = True
-            self._claim.refuse(self._i, self.deliveries)
+            self._claim.refuse(self._i, self.deliveries, 0.0, f"{kind.__name__}: {error}")
 
     def __repr__(self) -> str:
         return f"<Message {self.id} deliveries={self.deliveries} value={self.value!r:.80}>"

@@ -88,12 +88,19 @@ def remove(path: str | os.PathLike[str]) -> None:
         fmt.decode_queue_file(fs.read_file(os.path.join(path, fmt.QUEUE_FILE)), path)
     except FileNotFoundError:
         raise NotAQueueError(f"there is no queue at {path}; nothing was removed", path=path) from None
-    with StructureLock(path):
-        in_use = [slot for slot in process.slots(path) if process.is_alive(path, slot)]
-        if in_use:
-            record = process.record(path, in_use[0])
-            raise QueueError(
-                f"{path} is open in {len(in_use)} handle(s), one of process {record.pid if record else '?'}; close them first",
-                path=path,
-            )
+    dead = os.path.join(path, fmt.DEAD_DIR)
+    with contextlib.ExitStack() as locked:
+        for each in filter(os.path.isdir, (path, dead)):
+            locked.enter_context(StructureLock(each))
+            _refuse_in_use(each)
         fs.remove_tree(path)
+
+
+def _refuse_in_use(path: str) -> None:
+    in_use = [slot for slot in process.slots(path) if process.is_alive(path, slot)]
+    if in_use:
+        record = process.record(path, in_use[0])
+        raise QueueError(
+            f"{path} is open in {len(in_use)} handle(s), one of process {record.pid if record else '?'}; close them first",
+            path=path,
+        )

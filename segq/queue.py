@@ -7,8 +7,10 @@ import time
 from typing import Any
 
 from segq import stats
+from segq.burial import Burial
 from segq.catalog import Catalog
 from segq.consumer import Consumer
+from segq.dead import DeadLetters
 from segq.getting import Getting
 from segq.handle import Parts, check_timeout
 from segq.index import LOOK_AGAIN
@@ -25,6 +27,7 @@ class QueueParts(Parts):
 
     producer: Producer
     consumer: Consumer
+    dead: DeadLetters
 
     def __init__(self, path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None) -> None:
         dumps, loads = codec(settings.serializer, serializer)
@@ -32,7 +35,13 @@ class QueueParts(Parts):
         tally = stats.Tally(self.catalog)
         self.producer = Producer(self.catalog, self.owner, settings, dumps, tally, self.keeper, self.tidier)
         loads_items = None if settings.serializer == "raw" else loads
-        self.consumer = Consumer(self.catalog, self.index.items, self.owner, settings, loads_items, prefetch, self.keeper)
+        self.dead = DeadLetters(path, settings, loads, self.producer.put_stored)
+        burial = Burial(self.dead, settings.serializer, None)
+        if self.rescued:
+            burial.rescue()
+        self.consumer = Consumer(
+            self.catalog, self.index.items, self.owner, settings, loads_items, prefetch, self.keeper, burial
+        )
 
 
 class Queue(Putting, Getting):
@@ -57,6 +66,9 @@ class Queue(Putting, Getting):
             this handle alone, not stored.
         segment_items, segment_bytes: limits of a segment.
         create: whether to create a queue that does not exist.
+        max_deliveries: how often an item is handed out at most (1 to 255); one that came back so often, given back or because
+            its consumer died, goes to `dead` with the reason. None (default): no limit. A queue created without it may be
+            opened with it: it holds for what that handle is handed then.
         allow_network_fs: whether to open one on a network file system, where the guarantees hold for one host at most.
 
     Settings are stored in the queue: whoever opens it later needs only the path. One that is given again has to agree.
@@ -80,6 +92,7 @@ class Queue(Putting, Getting):
         segment_items: int | None = None,
         segment_bytes: int | None = None,
         create: bool = True,
+        max_deliveries: int | None = None,
         *,
         allow_network_fs: bool = False,
     ) -> None:
@@ -94,6 +107,7 @@ class Queue(Putting, Getting):
                 "lease": lease,
                 "segment_items": segment_items,
                 "segment_bytes": segment_bytes,
+                "max_deliveries": max_deliveries,
             }
         )
         settings = settle(place, "queue", given, create=create, allow_network_fs=allow_network_fs)
@@ -103,6 +117,12 @@ class Queue(Putting, Getting):
 
     def _assemble(self) -> QueueParts:
         return QueueParts(self.path, self.settings, self._serializer, self._prefetch)
+
+    @property
+    def dead(self) -> DeadLetters:
+        """What was given up: rejected, or handed out `max_deliveries` times in vain; see `segq.DeadLetters`."""
+        parts: QueueParts = self._open()
+        return parts.dead
 
     # --- counting and stopping ---
 
@@ -148,15 +168,17 @@ class Queue(Putting, Getting):
         while True:
             parts = self._open()
             heard = parts.index.listen_for_done()
-            if not self._unfinished(parts):
+            if not self._unfinished():
                 return
             left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
             if left <= 0:
-                raise TimeoutError(f"{self.path}: still {self._unfinished(parts)} unfinished after {timeout} s")
+                raise TimeoutError(f"{self.path}: still {self._unfinished()} unfinished after {timeout} s")
             parts.index.joins.sleep(heard, left)
             parts.consumer.look_after_others()
 
-    def _unfinished(self, parts: QueueParts) -> int:
+    def _unfinished(self) -> int:
+        """How many items `join` waits for just now."""
+        parts: QueueParts = self._open()
         with parts.tally_lock:
             stored, _ = parts.tally.stored()
         return stored + stats.outstanding(parts.catalog)  # in this order: an item may be got in between

@@ -9,6 +9,7 @@ from segq.errors import SettingsConflict, SettingsError
 
 SEGMENT_ITEMS = 65_536  # with 100-byte items a segment is 6.5 MB: replayed in about 10 ms when a consumer opens it
 SEGMENT_BYTES = 16 << 20  # bounds the memory that reading a segment takes (RocksDB replays its log into memory)
+MOST_DELIVERIES = 255  # a ledger counts them in a byte
 MAX_ITEM_BYTES = 1 << 30  # RocksDB copies a value about four times on its way; 1 GiB keeps that within reason
 _CHOICES = {"on_full": ("block", "drop_oldest"), "retain": ("until-acked", "ttl")}
 BUILTIN_SERIALIZERS = ("msgpack", "json", "pickle", "raw")
@@ -28,11 +29,12 @@ class Settings:
     ttl: float | None = None
     on_full: str = "block"
     retain: str = "until-acked"
+    max_deliveries: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Of the settings that only topics have, those that are not the default."""
+        """Of the settings that not every queue has, those that are not the default."""
         every = dataclasses.asdict(self)
-        return {name: value for name, value in every.items() if name not in _OF_TOPICS or value != _OF_TOPICS[name]}
+        return {name: value for name, value in every.items() if name not in _LATER or value != _LATER[name]}
 
     @property
     def droppable(self) -> bool:
@@ -40,7 +42,11 @@ class Settings:
         return self.on_full == "drop_oldest"
 
 
-_OF_TOPICS = {field.name: field.default for field in dataclasses.fields(Settings) if field.name in ("ttl", "on_full", "retain")}
+_LATER = {
+    field.name: field.default
+    for field in dataclasses.fields(Settings)
+    if field.name in ("ttl", "on_full", "retain", "max_deliveries")
+}
 
 
 def _whole(name: str, value: Any, least: int, most: int = 1 << 62) -> int:
@@ -74,6 +80,8 @@ def validated(given: dict[str, Any]) -> dict[str, Any]:
                 checked[name] = _whole(name, value, 1)
             case "segment_items":
                 checked[name] = _whole(name, value, 1, 1 << 24)
+            case "max_deliveries":
+                checked[name] = _whole(name, value, 1, MOST_DELIVERIES)
             case "segment_bytes":
                 checked[name] = _whole(name, value, 4096, 1 << 32)
             case "lease" | "ttl":
@@ -98,10 +106,15 @@ def validated(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def reconciled(stored: Settings, given: dict[str, Any], path: str) -> Settings:
-    """`stored`, if every setting in `given` agrees with it; raises SettingsConflict naming the one that does not."""
+    """`stored`, if every setting in `given` agrees with it; raises SettingsConflict naming the one that does not.
+
+    A queue that was made without `max_deliveries` can be opened with it: it holds for what that handle is handed then.
+    """
     for name, value in given.items():
         kept = getattr(stored, name)
-        if kept != value:
+        if name == "max_deliveries" and kept is None:  # asked of this handle; the queue itself has no opinion
+            stored = dataclasses.replace(stored, max_deliveries=value)
+        elif kept != value:
             raise SettingsConflict(
                 f"{path} was created with {name}={kept!r}, not {value!r}; leave {name} out to use the queue as it is,"
                 " or create another queue",

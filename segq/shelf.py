@@ -132,6 +132,16 @@ class Shelf:
                 return True
         return False
 
+    def at_ease(self) -> bool:
+        """Whether all that is free can be claimed and read as it is: no name to be learned or changed, nothing to be opened."""
+        if self._catalog.stale():
+            return False
+        for name in self._catalog.names():
+            view = self._views.get(name.identity)
+            if view is None or name.state is State.READY or (view.ledger.available() and not view.at_hand()):
+                return False
+        return True
+
     # --- letting go ---
 
     def retire_if_complete(self, view: SegmentView | None) -> None:

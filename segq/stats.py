@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -17,7 +18,7 @@ from segq.errors import DamagedError
 from segq.format import IndexWord, OwnerWord, SegmentName, State
 from segq.label import Label
 from segq.ledger import Ledger
-from segq.ledger_view import now_ms
+from segq.ledger_view import LedgerView, now_ms
 from segq.settings import Settings
 from segq.topic_catalog import TopicCatalog
 
@@ -63,7 +64,8 @@ class Stats:
     `claimed` are with somebody who has not acknowledged them; `bytes` is their payload, where a byte limit is set.
     `oldest` is when the oldest segment was begun (seconds of the epoch). `puts` and `gets` are those of the handles in
     `owners` since each was opened; a put shows with the next one in another millisecond. `expired` items of a queue ran out of
-    time before anybody had them. In a topic `items` are stored (for whichever label), and what waits is told by label.
+    time before anybody had them; `delayed` ones were given back for later and are not due yet (they wait as well); `dead` is
+    how many dead letters there are. In a topic `items` are stored (for whichever label), and what waits is told by label.
     """
 
     path: str
@@ -84,6 +86,8 @@ class Stats:
     gets: int
     shutdown: bool
     expired: int = 0
+    delayed: int = 0
+    dead: int = 0
     labels: tuple[LabelStats, ...] = ()
 
 
@@ -139,6 +143,10 @@ class Tally:
             handed += ledger.handed()
             items += max(0, ledger.published - self._catalog.gone(name, ledger)[0])
         return items, min(handed, items)
+
+    def delayed(self) -> int:
+        """Items that were given back for later and are not due yet."""
+        return sum(ledger.delayed() for _, ledger in self._walk() if ledger is not None)
 
     def missed(self) -> int:
         """Items that expired before anybody had them, in segments that are still there."""
@@ -242,8 +250,26 @@ def collect(catalog: Catalog, tally: Tally, kind: str, settings: Settings, label
         gets=sum(owner.gets for owner in owners),
         shutdown=index.shutdown != 0,
         expired=0 if catalog.labelled else index.words[IndexWord.EXPIRED] + tally.missed(),
+        delayed=0 if catalog.labelled else tally.delayed(),
+        dead=dead_letters(catalog.queue),
         labels=labels,
     )
+
+
+def dead_letters(queue: str) -> int:
+    """How many dead letters a queue has, read off their ledgers; nothing is opened."""
+    place, count = os.path.join(queue, fmt.DEAD_DIR), 0
+    if not os.path.isdir(place):
+        return 0
+    for entry in fs.directories(place):
+        name = fmt.parse_segment(entry)
+        if name is None or name.state is State.REMOVED:
+            continue
+        with contextlib.suppress(FileNotFoundError, DamagedError):  # one that is renamed just now is not counted
+            ledger = LedgerView.look(os.path.join(place, entry, fmt.LEDGER_FILE))
+            ledger.close()
+            count += ledger.published - ledger.done()
+    return count
 
 
 def _owner(catalog: Catalog, slot: int) -> OwnerStats | None:

@@ -6,7 +6,9 @@ import os
 from typing import Any, NamedTuple
 
 from segq import stats
+from segq.burial import Burial
 from segq.consumer import Consumer
+from segq.dead import DeadLetters
 from segq.errors import SettingsError
 from segq.format import SegmentName, put_time
 from segq.getting import Getting
@@ -15,7 +17,7 @@ from segq.label_catalog import LabelCatalog
 from segq.labels import checked_label
 from segq.place import absolute, settle
 from segq.serializers import Serializer, codec, name_of
-from segq.settings import Settings, whole_number
+from segq.settings import Settings, validated, whole_number
 from segq.topic_catalog import TopicCatalog
 from segq.view import SegmentView
 
@@ -63,7 +65,11 @@ class SubscriptionParts(TopicParts):
             self.of_label = LabelCatalog(path, settings, self.index, self.catalog.structure, self.label)
             loads_items = None if settings.serializer == "raw" else loads
             bell = self.label.bell
-            self.consumer = Consumer(self.of_label, bell, self.owner, settings, loads_items, prefetch, self.keeper)
+            self.dead = DeadLetters(path, settings, loads, None)
+            burial = Burial(self.dead, settings.serializer, label)
+            if self.rescued:
+                burial.rescue()
+            self.consumer = Consumer(self.of_label, bell, self.owner, settings, loads_items, prefetch, self.keeper, burial)
         except BaseException:
             self.close()
             raise
@@ -86,13 +92,15 @@ class Subscription(Getting):
         prefetch: int | None = None,
         *,
         serializer: str | Serializer | None = None,
+        max_deliveries: int | None = None,
         allow_network_fs: bool = False,
     ) -> None:
         if start not in STARTS:
             raise SettingsError(f"start must be one of {', '.join(map(repr, STARTS))}, not {start!r}")
         prefetch = None if prefetch is None else whole_number("prefetch", prefetch)
         place, label = absolute(path), checked_label(label)
-        given = {} if serializer is None else {"serializer": name_of(serializer)}
+        named = None if serializer is None else name_of(serializer)
+        given = validated({"serializer": named, "max_deliveries": max_deliveries})
         settings = settle(place, "topic", given, create=False, allow_network_fs=allow_network_fs)
         self._describe(place, settings)
         self.label = label

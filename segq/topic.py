@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from segq import stats
+from segq.dead import DeadLetters
 from segq.errors import SettingsError
 from segq.keeper import recall
 from segq.labels import checked_label
@@ -24,10 +25,12 @@ class PuttingParts(TopicParts):
     """A producer."""
 
     producer: Producer
+    dead: DeadLetters
 
     def __init__(self, path: str, settings: Settings, serializer: str | Serializer | None) -> None:
-        dumps, _ = codec(settings.serializer, serializer)
+        dumps, loads = codec(settings.serializer, serializer)
         super().__init__(path, settings, TopicCatalog)
+        self.dead = DeadLetters(path, settings, loads, None)
         tally = stats.Tally(self.catalog)
         self.producer = Producer(self.catalog, self.owner, settings, dumps, tally, self.keeper, self.tidier)
 
@@ -49,6 +52,8 @@ class Topic(Putting):
             every label that had not seen them is told by `missed`.
         retain: "until-acked" (default): an item goes once every label there is has acknowledged it; before there is a label,
             items wait for the first. "ttl": items stay for their time, however often read, for labels that come late.
+        max_deliveries: how often a label is handed an item at most; what came back so often goes to the topic's `dead`, as a
+            letter of that label. The other labels have nothing to do with it.
         serializer, durability, lease, segment_items, segment_bytes, create, allow_network_fs: as for `Queue`.
 
     Settings are stored in the topic: whoever opens it later needs only the path. One that is given again has to agree.
@@ -70,6 +75,7 @@ class Topic(Putting):
         segment_items: int | None = None,
         segment_bytes: int | None = None,
         create: bool = True,
+        max_deliveries: int | None = None,
         *,
         allow_network_fs: bool = False,
     ) -> None:
@@ -86,6 +92,7 @@ class Topic(Putting):
                 "lease": lease,
                 "segment_items": segment_items,
                 "segment_bytes": segment_bytes,
+                "max_deliveries": max_deliveries,
             }
         )
         if not os.path.exists(place):
@@ -101,19 +108,28 @@ class Topic(Putting):
 
     # --- labels ---
 
-    def subscribe(self, label: str, start: str = "oldest", prefetch: int | None = None) -> Subscription:
+    def subscribe(
+        self, label: str, start: str = "oldest", prefetch: int | None = None, *, max_deliveries: int | None = None
+    ) -> Subscription:
         """A handle that gets the items of `label`, for this process; close it when done (closing the topic does not).
 
         The first subscription to a label, from whichever process, creates it and decides where it begins, in one step with
         respect to puts: "oldest" (default) with the oldest item stored, "newest" with the last one, "next" after it. For a
         label that is there already `start` has no meaning: it goes on where it was.
 
-        `prefetch`: how many items to claim at once; None: about 2 ms of work, by measurement.
+        `prefetch`: how many items to claim at once; None: about 2 ms of work, by measurement. `max_deliveries`: of this
+        handle, if the topic has none of its own.
 
         Raises SettingsError for a label or a start that cannot be; StorageError.
         """
         return Subscription(
-            self.path, label, start, prefetch, serializer=self._serializer, allow_network_fs=self._allow_network_fs
+            self.path,
+            label,
+            start,
+            prefetch,
+            serializer=self._serializer,
+            max_deliveries=max_deliveries or self.settings.max_deliveries,
+            allow_network_fs=self._allow_network_fs,
         )
 
     def labels(self) -> list[str]:
@@ -133,6 +149,12 @@ class Topic(Putting):
                 raise KeyError(label)
             parts.catalog.remove_label(found)
         parts.index.freed(1 << 30)
+
+    @property
+    def dead(self) -> DeadLetters:
+        """What consumers of its labels gave up; each letter has its label. See `segq.DeadLetters`."""
+        parts: PuttingParts = self._open()
+        return parts.dead
 
     # --- counting and stopping ---
 

@@ -1,8 +1,8 @@
 """The account of what went into a queue and what came out, kept by processes that may be killed at any instruction.
 
 Each process reports to a file of its own: one `os.write` to an O_APPEND descriptor for each event, which survives its SIGKILL.
-What is about to happen is reported before (`begun`, `getting`, `acking`, `nacking`), what has happened after (`stored`,
-`got`, `received`, `acked`), so that what a kill leaves open is known exactly. A report without a last `ended` is that of a
+What is about to happen is reported before (`begun`, `getting`, `acking`, `nacking`, `rejecting`), what has happened after
+(`stored`, `got`, `received`, `acked`, `rejected`), so that what a kill leaves open is known exactly. A report without a last `ended` is that of a
 process that was killed. `close_account` drains the queue with the real code and holds it against the reports.
 """
 
@@ -99,9 +99,21 @@ class Report:
         message.ack()
         self.say("acked", identity_of(message.value))
 
-    def nack(self, message: segq.Message) -> None:
+    def nack(self, message: segq.Message, **later: float) -> None:
         self.say("nacking", identity_of(message.value))
+        message.nack(**later)
+
+    def reject(self, message: segq.Message) -> None:
+        """It has to be found among the dead letters afterwards."""
+        self.say("rejecting", identity_of(message.value))
+        message.reject("on purpose")
+        self.say("rejected", identity_of(message.value))
+
+    def last_nack(self, message: segq.Message) -> None:
+        """The one after which the queue gives the item up."""
+        self.say("rejecting", identity_of(message.value))
         message.nack()
+        self.say("rejected", identity_of(message.value))
 
     def end(self) -> None:
         """The last word of a process that was not killed."""
@@ -149,11 +161,15 @@ def events(path: str | os.PathLike[str]) -> list[Event]:
 class Ledger:
     """What all reports say together."""
 
-    def __init__(self, reports: Iterable[str | os.PathLike[str]]) -> None:
+    def __init__(self, reports: Iterable[str | os.PathLike[str]], letters: Iterable[str] = ()) -> None:
+        """`letters`: the ids of what is among the dead letters now."""
+        self.letters = list(letters)
         self.writings: list[Writing] = []
         self.deliveries: list[Delivery] = []
         self.taken_unseen = 0  # items that killed consumers may have got without being able to say so
         self.kills = 0
+        self.rejected: set[str] = set()
+        self.rejecting: set[str] = set()  # when their holder died
         for report in reports:
             self._read(events(report))
 
@@ -179,8 +195,14 @@ class Ledger:
                     for text in event.ids:
                         identity, _, number = text.rpartition("#")
                         hands[identity] = (int(number), "must")  # neither acked nor given back yet: it has to come again
-                case "acking":
+                case "acking" | "rejecting":
                     hands[event.ids[0]] = (hands[event.ids[0]][0], "may")
+                    self.rejecting |= set(event.ids) if event.what == "rejecting" else set()
+                case "rejected":
+                    number, _ = hands.pop(event.ids[0])
+                    self.deliveries.append(Delivery(event.ids[0], number, "never"))
+                    self.rejected.add(event.ids[0])
+                    self.rejecting.discard(event.ids[0])
                 case "acked" | "nacking":
                     number, _ = hands.pop(event.ids[0])
                     self.deliveries.append(Delivery(event.ids[0], number, "never" if event.what == "acked" else "must"))
@@ -193,12 +215,15 @@ class Ledger:
     def stored(self) -> set[str]:
         return {identity for writing in self.writings if writing.end == "stored" for identity in writing.ids}
 
+    def possible(self) -> set[str]:
+        return {identity for writing in self.writings if writing.end != "failed" for identity in writing.ids}
+
     def settled(self) -> set[str]:
         """What was delivered in a way after which it does not have to come again."""
         return {delivery.identity for delivery in self.deliveries if delivery.again != "must"}
 
     def missing(self) -> set[str]:
-        return self.stored() - self.settled()
+        return self.stored() - self.settled() - set(self.letters)
 
     def check(self) -> None:
         """Fails unless the account closes."""
@@ -208,6 +233,7 @@ class Ledger:
         wrong = list(self._lost()) + list(self._invented(set(seen))) + list(self._torn(set(seen)))
         for identity, handed in seen.items():
             wrong += self._twice(identity, handed)
+        wrong += list(self._given_up())
         assert not wrong, f"{len(wrong)} entries are wrong:\n" + "\n".join(wrong[:20])
 
     def _lost(self) -> Iterator[str]:
@@ -216,14 +242,23 @@ class Ledger:
             yield f"lost, though acknowledged (of which {self.taken_unseen} may be excused): {sorted(missing)[:20]}"
 
     def _invented(self, seen: set[str]) -> Iterator[str]:
-        possible = {identity for writing in self.writings if writing.end != "failed" for identity in writing.ids}
-        yield from (f"came out and was never put (or its put failed): {identity}" for identity in sorted(seen - possible))
+        gone = sorted(seen - self.possible())
+        yield from (f"came out and was never put (or its put failed): {identity}" for identity in gone)
 
     def _torn(self, seen: set[str]) -> Iterator[str]:
         for writing in self.writings:
             there = [identity for identity in writing.ids if identity in seen]
             if writing.end is None and there and len(writing.ids) - len(there) > self.taken_unseen:
                 yield f"half a put_many came out: {len(there)} of {len(writing.ids)}, {there[:3]}…"
+
+    def _given_up(self) -> Iterator[str]:
+        there = set(self.letters)
+        acknowledged = {d.identity for d in self.deliveries if d.again == "never"} - self.rejected
+        yield from (f"a dead letter twice: {each}" for each in sorted(there) if self.letters.count(each) > 1)
+        yield from (f"rejected, and no dead letter: {each}" for each in sorted(self.rejected - there))
+        yield from (f"lost on its way to the dead letters: {each}" for each in sorted(self.rejecting - there - acknowledged))
+        yield from (f"acknowledged, and a dead letter as well: {each}" for each in sorted(there & acknowledged))
+        yield from (f"a dead letter of what was never put: {each}" for each in sorted(there - self.possible()))
 
     def _twice(self, identity: str, handed: list[Delivery]) -> Iterator[str]:
         excused = sum(delivery.again != "never" for delivery in handed)
@@ -244,11 +279,19 @@ def drain(queue: segq.Queue, report: Report, **waiting: Any) -> list[str]:
         try:
             messages = report.receive(queue, 500, **(waiting or {"block": False}))
         except segq.Empty:
-            return first
+            if not queue.stats().delayed:
+                return first
+            waiting = {"timeout": 1}
+            continue
         for message in messages:
             if message.deliveries == 1:
                 first.append(identity_of(message.value))
             report.ack(message)
+
+
+def letters(queue: segq.Queue) -> list[str]:
+    """The ids of the dead letters of a queue."""
+    return [identity_of(letter.value) for letter in queue.dead]
 
 
 def check_order(ids: Iterable[str]) -> None:
@@ -291,7 +334,7 @@ def close_account(path: Path, reports: Iterable[str | os.PathLike[str]], *, queu
         check_order(drain(q, closing))
         assert q.qsize() == 0, q.stats()
         closing.end()
-        ledger = Ledger([*reports, closing.path])
+        ledger = Ledger([*reports, closing.path], letters(q))
         ledger.check()
         check_clean(path)
         q.put("the queue goes on")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,3 +33,12 @@ def queue_path(tmp_path: Path) -> Iterator[str]:
     if os.path.lexists(os.path.join(path, "queue.json")):
         report = segq.check(path)
         assert report.ok, report.problems
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A place in memory if there is room: for what does not ask what a real disk would do, since fsync takes its time there."""
+    memory = Path("/dev/shm")
+    parent = memory if memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30 else tmp_path
+    with tempfile.TemporaryDirectory(prefix="segq-test-", dir=parent) as made:
+        yield Path(made, "place")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -140,6 +141,40 @@ def test_a_failed_item_is_tried_again_after_a_while(queue: Path, tmp_path: Path)
         _, err = pool.communicate(timeout=PATIENCE)
     assert b"sh exited with 7); next attempt in 1 s" in err
     assert held(queue) == []
+
+
+def test_an_item_that_fails_too_often_becomes_a_dead_letter_and_is_put_back(queue: Path, tmp_path: Path) -> None:
+    fill(queue, "bad", "good")
+    log, mended = tmp_path / "log", tmp_path / "mended"
+    script = f"read item; test $item = good || test -e {mended} || exit 9; echo $item >> {log}"
+    work = ("work", queue, "--procs", 1, "--exit-when-empty", "--max-deliveries", 1, "--", "sh", "-c", script)
+    ended = segq(*work)
+    assert ended.returncode == 1
+    assert b"sh exited with 9); given up after 1 deliveries" in ended.stderr
+    assert lines(log) == ["good"]
+    listed = segq("dead", "list", queue, "--json")
+    (letter,) = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert (letter["value"], letter["reason"], letter["deliveries"]) == ("bad", "sh exited with 9", 1)
+    assert b"sh exited with 9" in segq("dead", "list", queue).stdout
+    assert segq("dead", "show", queue, letter["id"], "--value").stdout == b"bad\n"
+    assert json.loads(segq("dead", "show", queue, letter["id"]).stdout) == letter
+    assert segq("dead", "requeue", queue).returncode == 2
+    assert segq("dead", "requeue", queue, letter["id"]).stdout == b"1 letter put back\n"
+    mended.touch()
+    assert segq(*work).returncode == 0
+    assert lines(log) == ["good", "bad"]
+    assert segq("dead", "list", queue).returncode == 3
+
+
+def test_an_item_that_takes_its_worker_with_it_becomes_a_dead_letter(queue: Path) -> None:
+    fill(queue, "poison")
+    script = "kill -9 $PPID"
+    ended = segq("work", queue, "--procs", 1, "--exit-when-empty", "--max-deliveries", 2, "--", "sh", "-c", script)
+    assert ended.stderr.count(b"was killed by signal 9; another one starts") == 2
+    with library.Queue(queue, create=False) as target:
+        (letter,) = target.dead
+        assert (letter.value, letter.deliveries) == ("poison", 2)
+    assert segq("dead", "purge", queue, "--yes").stdout == b"1 letter thrown away\n"
 
 
 def test_a_lease_is_extended_while_the_command_runs(tmp_path: Path) -> None:

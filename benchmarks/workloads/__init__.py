@@ -13,6 +13,7 @@ from benchmarks.workloads.fanout import FanOut
 from benchmarks.workloads.idle import Idle
 from benchmarks.workloads.latency import Latency
 from benchmarks.workloads.transfer import Transfer
+from benchmarks.workloads.watched import Watched
 
 __all__ = ["WORKLOADS", "Arena", "Entrant", "Repetition", "Workload"]
 
@@ -143,6 +144,18 @@ _programme: tuple[Workload, ...] = (
         ),
         items=lambda scale: scale.single,
         targets=(Target(metric="rate", of="segq, bounded", against=SEGQ, at_least=0.85),),
+    ),
+    Watched(
+        name="watched",
+        title="put → get while `segq watch` looks at the queue once a second, 100 B",
+        payload=SMALL,
+        entrants=(Entrant(label="segq, watched", adapter=SEGQ, settings=RAW, mode="watched"), segq),
+        items=lambda scale: scale.batch,
+        targets=(
+            Target(metric="rate", of="segq, watched", against=SEGQ, at_least=0.95),
+            Target(metric="producer_cpu", of="segq, watched", against=SEGQ, at_most=1.05),
+            Target(metric="consumer_cpu", of="segq, watched", against=SEGQ, at_most=1.05),
+        ),
     ),
     Transfer(
         name="dicts",

@@ -109,7 +109,10 @@ def attempt(task: Task, message: segq.Message, retries: Retries, *, lease: float
         with _kept_alive(message, lease):
             task.run(message)
     except TaskFailedError as error:
-        fate = retries.hold(message)
+        try:
+            fate = retries.failed(message, str(error))
+        except ReceiptError as lost:
+            fate = str(lost)
         click.echo(f"segq: item {message.id} failed ({error}); {fate}", err=True)
     except BaseException:
         message.nack()

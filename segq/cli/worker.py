@@ -17,7 +17,7 @@ from segq.cli import place, reports
 from segq.cli.retries import Retries
 from segq.cli.task import Task, TaskUnusableError, attempt
 
-IDLE = 0.5  # seconds: how soon a waiting worker sees that it shall end, that its parent died, that a retry is due
+IDLE = 0.5  # seconds: how soon a waiting worker sees that it shall end, or that its parent died
 
 # Exit codes between worker and pool, away from those a task's own sys.exit is likely to use.
 DONE = 0
@@ -33,6 +33,7 @@ class Job:
     label: str | None
     task: Task
     until_empty: bool
+    max_deliveries: int | None = None
 
 
 class Stop:
@@ -76,7 +77,7 @@ def main(job: Job) -> None:
     reports.to_stderr()
     try:
         job.task.prepare()
-        queue = place.open_source(job.queue, job.label)
+        queue = place.open_source(job.queue, job.label, max_deliveries=job.max_deliveries)
     except (TaskUnusableError, segq.QueueError) as error:
         click.echo(f"segq: error: {error}", err=True)
         sys.exit(UNUSABLE)
@@ -90,10 +91,10 @@ def main(job: Job) -> None:
 
 
 def _work(queue: place.Source, job: Job, stop: Stop) -> int:
-    retries = Retries(again=not job.until_empty)
+    most = queue.settings.max_deliveries
+    retries = Retries(again=not job.until_empty or most is not None, max_deliveries=most)
     try:
         while not stop:
-            retries.give_back_due()
             try:
                 message = queue.receive(timeout=IDLE)
             except segq.Empty:

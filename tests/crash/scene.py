@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from accounts import ROOT, Ledger, Report, close_account, events, identity_of, item_id, until
+from accounts import ROOT, Ledger, Report, close_account, events, identity_of, item_id, letters, until
 
 import segq
 
@@ -100,7 +100,7 @@ class Scene:
             try:
                 messages = report.receive(queue, 100, timeout=0.1)
             except segq.Empty:
-                ledger = Ledger(self.reports)
+                ledger = Ledger(self.reports, letters(queue))
                 return len(ledger.missing()) <= ledger.taken_unseen and segq.check(self.path).ok
             for message in messages:
                 report.ack(message)
@@ -109,7 +109,9 @@ class Scene:
         try:
             return until(nothing_is_missing, RESCUED_WITHIN, "a live consumer has everything")
         except AssertionError as error:
-            error.add_note(f"missing: {sorted(Ledger(self.reports).missing())}; {segq.check(self.path)}\n{self.said()}")
+            error.add_note(
+                f"missing: {sorted(Ledger(self.reports, letters(queue)).missing())}; {segq.check(self.path)}\n{self.said()}"
+            )
             raise
         finally:
             report.end()

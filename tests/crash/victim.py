@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from accounts import Report, item_id
+from accounts import Report, identity_of, item_id, origin
 
 import segq
 
@@ -137,6 +137,51 @@ def receives(victim: Victim) -> None:
         pass
 
 
+def delays(victim: Victim) -> None:
+    """Receives, and puts every third off for a moment, once."""
+    count = 0
+    try:
+        while True:
+            for message in victim.report.receive(victim.queue, 1 + count % 3, timeout=1):
+                count += 1
+                if count % 3 or message.deliveries > 1:
+                    victim.report.ack(message)
+                else:
+                    victim.report.nack(message, delay=0.002 * (1 + count % 5))
+    except segq.Empty:
+        pass
+
+
+def rejects(victim: Victim) -> None:
+    """Receives, and gives every third up."""
+    count = 0
+    try:
+        while True:
+            for message in victim.report.receive(victim.queue, 1 + count % 3, timeout=1):
+                count += 1
+                if count % 3:
+                    victim.report.ack(message)
+                else:
+                    victim.report.reject(message)
+    except segq.Empty:
+        pass
+
+
+def spends(victim: Victim) -> None:
+    """Receives, and gives every third back until the queue gives it up."""
+    try:
+        while True:
+            for message in victim.report.receive(victim.queue, 3, timeout=1):
+                if origin(identity_of(message.value))[1] % 3:
+                    victim.report.ack(message)
+                elif message.deliveries < victim.settings["max_deliveries"]:
+                    victim.report.nack(message)
+                else:
+                    victim.report.last_nack(message)
+    except segq.Empty:
+        pass
+
+
 def mixed(victim: Victim) -> None:
     """Puts and takes its own, so that segments become complete while they are loading and after."""
     for _ in range(4):
@@ -189,7 +234,24 @@ def waits(victim: Victim) -> None:
 
 WORKLOADS: dict[str, Callable[[Victim], None]] = {
     each.__name__: each
-    for each in (puts, turns, blocks, blobs, rolls, opens, gets, receives, mixed, holds, sleeps, grasps, waits)
+    for each in (
+        puts,
+        turns,
+        blocks,
+        blobs,
+        rolls,
+        opens,
+        gets,
+        receives,
+        delays,
+        rejects,
+        spends,
+        mixed,
+        holds,
+        sleeps,
+        grasps,
+        waits,
+    )
 }
 
 

@@ -44,6 +44,8 @@ CREATING = [Way("rolls", SMALL), Way("rolls", SMALL | LIMITED, (2,))]
 SEALING = [Way("rolls", SMALL), Way("opens", {}, (1, 2)), Way("rolls", SMALL | POWER, (1,)), Way("mixed", SMALL, (1, 2))]
 TAKING = _consuming("gets", (1, 3)) + _consuming("receives", (4, 1)) + _consuming("receives", (2,), lease=60.0)[:1]
 GETTING = _consuming("gets", (1, 3)) + _consuming("gets", (2,), lease=60.0)[:1]
+DELAYING = [Way("delays", {}, (1, 3), filled="live"), Way("delays", SMALL | {"lease": 60.0}, (2, 1), filled="sealed")]
+BURYING = [Way("rejects", SMALL, (1, 3), filled="sealed"), Way("spends", {"max_deliveries": 2}, (1, 2), filled="live")]
 HANDING = _consuming("receives", (1, 3)) + _consuming("receives", (2,), lease=60.0)[:1]
 RETIRING = [Way("gets", SMALL, (1, 2), filled="sealed"), Way("receives", SMALL, (1,), filled="sealed")]
 
@@ -61,6 +63,9 @@ _BY_POINTS: list[tuple[tuple[str, ...], list[Way]]] = [
     (("claim.chosen",), [Way("gets", SMALL, (1, 2, 3), filled="sealed")]),
     (("get.taken", "get.done"), GETTING),
     (("receive.handed", "ack.begun", "ack.done", "nack.begun", "nack.done"), HANDING),
+    (("delay.noted", "delay.marked"), DELAYING),
+    (("delay.freed",), [Way("delays", {}, (1, 2), filled="live")]),
+    (("dead.noted", "dead.stored", "dead.done"), BURYING),
     (("retire.begun", "retire.renamed", "retire.deleted"), RETIRING),
 ]
 WAYS = {point: ways for points, ways in _BY_POINTS for point in points}

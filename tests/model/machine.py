@@ -1,6 +1,7 @@
 """A queue against a model of it: several handles in one process, used in every order that Hypothesis can think of.
 
-The model knows of each item whether it waits, is out with a message, or is gone, and how often it was handed out. Small
+The model knows of each item whether it waits, is put off for long, is out with a message, is a dead letter, or is gone, and how
+often it was handed out. Small
 segments make rolling, resuming and retiring happen all the time; items of up to 300 KiB make the open batch turn and be passed by.
 """
 
@@ -30,8 +31,9 @@ class Item:
     data: bytes
     producer: int
     number: int
-    state: str = "waiting"  # | "out" | "gone"
+    state: str = "waiting"  # | "later" | "out" | "dead" | "gone"
     handed: int = 0
+    put_off: bool = False  # for a moment: it is free when somebody comes for it
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -51,6 +53,7 @@ def settings_of_queue() -> st.SearchStrategy[dict[str, Any]]:
             "max_bytes": st.sampled_from([None, None, 1000, 400_000]),
             "lease": st.sampled_from([None, None, 1000.0]),
             "durability": st.sampled_from(["process", "process", "process", "power"]),
+            "max_deliveries": st.sampled_from([None, None, 1, 3]),
         }
     )
 
@@ -59,6 +62,8 @@ def kill(queue: segq.Queue) -> None:
     """What the kernel does to a handle whose process dies: locks and RocksDB go, nothing is written, sealed or given back."""
     parts = queue._parts
     assert parts is not None
+    if parts.dead is not None and parts.dead._parts is not None:
+        kill(parts.dead)
     parts.keeper.stop()
     writer = getattr(parts.producer._segment, "_writer", None)
     if writer is not None:
@@ -72,6 +77,19 @@ def kill(queue: segq.Queue) -> None:
 
 
 dead: list[segq.Queue] = []
+
+
+def come_for_all(queue: segq.Queue) -> None:
+    """Claims whatever is free, which gives up what came back too often, and gives the rest back."""
+    consumer = queue._consumer
+    with consumer._lock:
+        consumer._give_back_left()
+        claimed = []
+        while consumer._something_free():
+            if (items := consumer._claim_next(1 << 20)) is not None:
+                claimed.append(items)
+        for items in claimed:
+            items.ledger.give_back(items.begin, items.end, consumer._slot)
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -103,8 +121,18 @@ class QueueMachine(RuleBasedStateMachine):
     def waiting(self) -> list[Item]:
         return [item for item in self.items.values() if item.state == "waiting"]
 
+    def later(self) -> list[Item]:
+        return [item for item in self.items.values() if item.state == "later"]
+
+    def dead(self) -> list[Item]:
+        return [item for item in self.items.values() if item.state == "dead"]
+
     def stored(self) -> list[Item]:
-        return [item for item in self.items.values() if item.state != "gone"]
+        return [item for item in self.items.values() if item.state not in ("gone", "dead")]
+
+    def spent(self, item: Item) -> bool:
+        most = self.settings.get("max_deliveries")
+        return most is not None and item.handed >= most
 
     def handle(self, n: int) -> Handle:
         return self.handles[n % len(self.handles)]
@@ -139,6 +167,7 @@ class QueueMachine(RuleBasedStateMachine):
         if self.lone and not item.handed:
             assert item.number > self.newest.get(item.producer, -1), f"{data[:40]!r} came after a later one of its producer"
             self.newest[item.producer] = item.number
+        item.put_off = False
         return item
 
     # --- putting ---
@@ -238,7 +267,43 @@ class QueueMachine(RuleBasedStateMachine):
     def nack(self, n: int) -> None:
         message, item = self.message(n)
         message.nack()
-        item.state = "waiting"
+        item.state = "dead" if self.spent(item) else "waiting"
+
+    @precondition(lambda self: any(handle.messages for handle in self.handles))
+    @rule(n=NUMBERS, long=st.booleans())
+    def nack_for_later(self, n: int, long: bool) -> None:
+        message, item = self.message(n)
+        message.nack(delay=5000.0 if long else 0.002)
+        item.state = "dead" if self.spent(item) else "later" if long else "waiting"
+        item.put_off = item.state == "waiting"
+
+    @precondition(lambda self: any(handle.messages for handle in self.handles))
+    @rule(n=NUMBERS)
+    def reject(self, n: int) -> None:
+        message, item = self.message(n)
+        message.reject("rejected")
+        item.state = "dead"
+
+    @rule(n=NUMBERS)
+    def look_at_the_dead(self, n: int) -> None:
+        letters = {letter.value: letter.deliveries for letter in self.handle(n).queue.dead}
+        assert letters == {item.data: item.handed for item in self.dead()}
+        assert self.handle(n).queue.stats().dead == len(letters)
+
+    @rule(n=NUMBERS)
+    def requeue(self, n: int) -> None:
+        handle, items = self.handle(n), self.dead()
+        if self.fits([item.data for item in items]):
+            assert handle.queue.dead.requeue(timeout=0) == len(items)
+            for item in items:
+                self.producers += 1
+                item.state, item.handed, item.producer, item.number = "waiting", 0, self.producers, 0
+        elif items:
+            try:
+                handle.queue.dead.requeue(timeout=0)
+            except (segq.Full, segq.ItemTooLarge):
+                return
+            raise AssertionError("put back more than there was room for")
 
     @rule(n=NUMBERS, most=st.integers(1, 40))
     def peek(self, n: int, most: int) -> None:
@@ -249,14 +314,14 @@ class QueueMachine(RuleBasedStateMachine):
         assert set(found) <= waiting
         assert len(set(found)) == len(found) <= most
         if not hoarded:
-            assert len(found) == min(most, len(waiting))
+            assert len(found) >= min(most, sum(not item.put_off for item in self.waiting()))
 
     @rule(n=NUMBERS)
     def purge(self, n: int) -> None:
         handle = self.handle(n)
         if self.others_hold(handle):
             return
-        waiting = self.waiting()
+        waiting = self.waiting() + self.later()
         assert handle.queue.purge() == len(waiting)
         for item in waiting:
             item.state = "gone"
@@ -280,6 +345,11 @@ class QueueMachine(RuleBasedStateMachine):
             raise AssertionError("a message of a handle that is no more could be acknowledged")
         if not self.handles:
             self.handles = [self.made(segq.Queue(self.path))]
+        given_up = [item for item in self.waiting() if self.spent(item)]
+        if given_up:  # by whoever comes for it next
+            come_for_all(self.handles[0].queue)
+        for item in given_up:
+            item.state = "dead"
 
     @rule(n=NUMBERS)
     def close(self, n: int) -> None:
@@ -299,7 +369,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def sizes_are_right(self) -> None:
         for handle in self.handles:
-            assert handle.queue.qsize() == len(self.waiting())
+            assert handle.queue.qsize() == len(self.waiting()) + len(self.later())
             if (capacity := self.settings.get("capacity")) and not self.settings.get("max_bytes"):
                 assert handle.queue.full() == (len(self.stored()) >= capacity)
 
@@ -310,13 +380,17 @@ class QueueMachine(RuleBasedStateMachine):
             for handle in self.handles:
                 handle.queue.close()
                 for _, item in handle.messages:
-                    item.state = "waiting"
+                    item.state = "dead" if self.spent(item) else "waiting"
             assert segq.check(self.path).ok
             with segq.Queue(self.path) as queue:
+                come_for_all(queue)  # what its last holder had once too often is given up
                 while self.waiting():
                     for data in queue.get_many(7, timeout=PATIENCE):
                         self.came(data).state = "gone"
+                assert queue.stats().delayed == len(self.later())
+                assert queue.purge() == len(self.later())
                 assert queue.empty()
+                assert sorted(letter.value for letter in queue.dead) == sorted(item.data for item in self.dead())
                 assert queue.stats().quarantined == 0
             assert segq.check(self.path).ok
             assert not [

@@ -60,10 +60,15 @@ def test_settings_that_agree_are_the_stored_ones() -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Settings)])
 def test_a_conflicting_setting_is_named_with_both_values(name: str) -> None:
+    stored = Settings(max_deliveries=5)
     other = {"capacity": 99, "max_bytes": 99, "serializer": "raw", "durability": "power", "lease": 99.0}.get(name, 8192)
     with pytest.raises(SettingsConflict, match=rf"/some/where .*{name}=.*{other}") as caught:
-        reconciled(Settings(), {name: other}, "/some/where")
+        reconciled(stored, {name: other}, "/some/where")
     assert caught.value.path == "/some/where"
+
+
+def test_a_queue_without_max_deliveries_can_be_opened_with_it() -> None:
+    assert reconciled(Settings(capacity=5), {"max_deliveries": 3}, "p") == Settings(capacity=5, max_deliveries=3)
 
 
 def test_settings_are_frozen() -> None:

@@ -242,14 +242,8 @@ class _Sending:
     def _refuse(self, message: segq.Message, error: Any) -> None:
         reason = f"Kafka refuses it: {error.str()}"
         log.error("%s: item %s: %s", self._who, message.id, reason)
-        reject: Any = getattr(message, "reject", None)
-        if reject is None:
-            self._recovers_at = time.monotonic() + _AFTER_FAILURE_SECONDS
-            message.nack()
-            self._counts.given_back += 1
-        else:
-            reject(reason)
-            self._counts.rejected += 1
+        message.reject(reason)
+        self._counts.rejected += 1
 
     def end(self, seconds: float) -> None:
         """Waits for what is under way; gives back what is not confirmed after that."""
