@@ -44,7 +44,7 @@ class Consumer:
 
     def __init__(
         self, catalog: Catalog, bell: Bell, owner: Owner, settings: Settings, loads: Callable[[bytes], Any] | None,
-        prefetch: int | None, keeper: Keeper, burial: Burial,
+        prefetch: int | None, keeper: Keeper, burial: Burial, *, oldest_first: bool = False,
     ) -> None:  # fmt: skip
         """`bell`: where to sleep. `loads`: None when items are handed out as the bytes they were stored as."""
         self.bell = self._bell = bell
@@ -62,6 +62,7 @@ class Consumer:
         self._burial = burial
         self._pace = Pace(prefetch)
         self._shelf = Shelf(catalog, owner)
+        self._shelf.oldest_first = oldest_first
         self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings, loads, burial)
         #: what removes finished segments; None: whoever comes
         self.elsewhere: Callable[[Callable[[], None]], None] | None = None

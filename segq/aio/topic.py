@@ -26,9 +26,12 @@ class Subscription(Getting):
         *,
         serializer: str | Serializer | None = None,
         allow_network_fs: bool = False,
+        oldest_first: bool = False,
     ) -> None:
         self._arguments = (path, label, start, prefetch)
-        self._options: dict[str, Any] = {"serializer": serializer, "allow_network_fs": allow_network_fs}
+        self._options: dict[str, Any] = {
+            "serializer": serializer, "allow_network_fs": allow_network_fs, "oldest_first": oldest_first,
+        }  # fmt: skip
         self.label = label
         super().__init__(partial(segq.Subscription, *self._arguments, **self._options))
 
