@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 from accounts import until
+from cli_command import ROOT, environment
 
 import segq
 
@@ -440,3 +443,10 @@ def test_a_shut_down_queue_ends_its_source_and_its_sink(cluster: Cluster, queue_
         sink.run(threading.Event())
         assert sink.counts.sent == 1
         KafkaSource(queue, **reading(cluster, topic)).run(threading.Event())
+
+
+def test_the_example_runs(real: Cluster) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "kafka_roundtrip.py"), "--brokers", real.address]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment())
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "20000 bills came out, for 20000 of 20000 orders"
