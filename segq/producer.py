@@ -21,7 +21,7 @@ from segq.keeper import HOLD_SECONDS, Keeper, recall
 from segq.ledger_view import now_ms
 from segq.loading import UNLIMITED, LoadingSegment
 from segq.process import Owner, boot_epoch
-from segq.settings import MAX_ITEM_BYTES, Settings, positive_seconds
+from segq.settings import MAX_ITEM_BYTES, Settings, time_to_live
 from segq.stats import Tally
 from segq.tidier import Tidier
 
@@ -155,7 +155,7 @@ class Producer:
 
     def ttl_ms(self, ttl: float | None) -> int:
         """The time to live of an item in milliseconds, 0 for none, given what the user said of it."""
-        return self._ttl_ms if ttl is None else max(1, round(positive_seconds("ttl", ttl) * 1000))
+        return self._ttl_ms if ttl is None else max(1, round(time_to_live(ttl) * 1000))
 
     # --- for those who must not be held up (`segq.aio`) ---
 

@@ -37,7 +37,7 @@ class Bound:
         self.consumer: Consumer = parts.consumer  # and the other way round
         if parts.producer is not None:
             self.putting = self._worker("segq-put")
-            self.commits = Commits(self.producer, self.putting)
+            self.commits = Commits(self.producer, self.putting, drops=handle.settings.on_full == "drop_oldest")
             self.room = self.line(self.index.room, self.putting, self.producer.look_after_others)
         self.waiting: deque[asyncio.Future[None]] | None = None
         if parts.consumer is not None:
@@ -147,7 +147,7 @@ class Handle:
                 await asyncio.to_thread(handle.close)
             finally:
                 if bound is not None and not bound.abandoned():
-                    bound.end()
+                    bound.loop.call_soon_threadsafe(bound.end)
 
     async def __aenter__(self) -> Self:
         await self._open()

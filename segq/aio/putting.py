@@ -76,7 +76,7 @@ class Putting(Handle):
                 bound.index.room.ring()  # there may be room for the next, in another process
                 return
         begun = monotonic()
-        while await bound.putting.run(bound.producer.asks_for_room) and monotonic() - begun < RECALL_SECONDS:
+        while await _asks_for_room(bound) and monotonic() - begun < RECALL_SECONDS:
             await asyncio.sleep(RECALL_LOOK)
             if await bound.commits.store(entry):
                 return
@@ -87,5 +87,11 @@ class Putting(Handle):
 async def _stored(bound: Bound, entry: Entry) -> Any:
     if await bound.commits.store(entry):
         return True
-    await bound.putting.run(bound.producer.asks_for_room)
+    await _asks_for_room(bound)
     return NOTHING
+
+
+async def _asks_for_room(bound: Bound) -> bool:
+    if bound.putting.pending:
+        return await bound.putting.run(bound.producer.asks_for_room)
+    return bound.producer.asks_for_room()
