@@ -29,48 +29,6 @@ def address(nats_server: Server) -> str:
     return f"{nats_server.url}/{uuid.uuid4().hex[:12]}"
 
 
-def test_what_nobody_can_deal_with_goes_to_the_dead_letters_with_the_reason(address: str) -> None:
-    with segq.connect(address, max_deliveries=2) as q:
-        q.put_many(["fails", "is rejected", "works"])
-        for expected in (1, 2):
-            message = q.receive(timeout=10)
-            assert (message.value, message.deliveries) == ("fails", expected)
-            message.nack()
-        message = q.receive(timeout=10)
-        message.reject("not a number")  # type: ignore[attr-defined]
-        assert q.get(timeout=10) == "works"
-        assert q.stats().items == 0
-        with q.dead_letters() as dead:  # type: ignore[attr-defined]
-            found = {each.value: each.headers for each in dead.receive_many(9, timeout=10)}
-            assert found["fails"]["Segq-Reason"] == "given back after delivery 2 of 2"
-            assert found["is rejected"]["Segq-Reason"] == "not a number"
-    segq.remove(address)
-    with pytest.raises(segq.NotAQueueError):
-        segq.kind_of(address + "-dead")
-
-
-def test_an_item_whose_consumers_die_is_not_handed_out_for_ever(address: str) -> None:
-    with segq.connect(address, max_deliveries=2, lease=0.3) as q:
-        q.put("kills")
-        assert q.receive(timeout=10).deliveries == 1
-        assert q.receive(timeout=10).deliveries == 2
-        with pytest.raises(segq.Empty):
-            q.receive(timeout=1)
-        assert q.stats().items == 0
-        with q.dead_letters() as dead:  # type: ignore[attr-defined]
-            assert dead.receive(timeout=10).headers["Segq-Reason"] == "handed out 2 times and never acknowledged"
-
-
-def test_an_item_given_back_with_a_delay_comes_later_and_holds_nobody_up(address: str) -> None:
-    with segq.connect(address) as q:
-        q.put_many([1, 2])
-        q.receive(timeout=10).nack(delay=0.7)  # type: ignore[call-arg,unused-ignore]
-        begun = time.monotonic()
-        assert q.get(timeout=10) == 2
-        assert q.get(timeout=10) == 1
-        assert time.monotonic() - begun > 0.4
-
-
 def test_what_is_in_hand_stays_so_as_long_as_its_process_gives_signs_of_life(address: str) -> None:
     with segq.connect(address, grace=0.6) as q:
         q.put("long work")
@@ -159,8 +117,7 @@ def test_what_cannot_be_decoded_is_set_aside_and_the_rest_flows(address: str) ->
         asyncio.run(intrude())
         q.put("after")
         assert q.get_many(9, timeout=10) == ["before", "after"]
-        with q.dead_letters() as dead:  # type: ignore[attr-defined]
-            assert dead.stats().items == 1
+        assert len(q.dead) == 1
 
 
 def test_a_forked_child_has_a_connection_of_its_own(address: str) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from base64 import b64decode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from segq.engines.address import Address
 from segq.engines.counts import EngineLabelStats, EngineStats
 from segq.engines.nats.connection import Answer, Connection, Login, Pool
 from segq.engines.nats.delivery import Delivery
+from segq.engines.nats.graveyard import SUFFIX
 from segq.engines.nats.publisher import Publisher
 from segq.engines.nats.reader import ACK, Reader
 from segq.engines.nats.stream import (
@@ -34,8 +35,8 @@ from segq.stats import LabelStats, Stats
 
 log = logging.getLogger("segq")
 
-_LOGIN = ("user", "password", "token", "credentials", "nkey_seed", "tls_ca", "tls_cert", "tls_key", "tls_hostname", "tls")
-_UNKNOWN = ("segments", "quarantined", "rescues", "redelivered", "owners", "puts", "gets", "expired")
+LOGIN = ("user", "password", "token", "credentials", "nkey_seed", "tls_ca", "tls_cert", "tls_key", "tls_hostname", "tls")
+_UNKNOWN = ("segments", "quarantined", "rescues", "redelivered", "owners", "puts", "gets", "expired", "delayed")
 
 
 class Plan:
@@ -56,7 +57,7 @@ class Plan:
 def _login(address: Address, given: dict[str, Any]) -> Login:
     user, _, hosts = address.netloc.rpartition("@")
     name, _, password = user.partition(":")
-    login: dict[str, Any] = {key: given.pop(key) for key in _LOGIN if key in given}
+    login: dict[str, Any] = {key: given.pop(key) for key in LOGIN if key in given}
     if user:
         login |= {"user": name, "password": password} if password else {"token": name}
     for key in ("connect_timeout", "patience"):
@@ -82,9 +83,10 @@ class Core:
                 " everybody who can publish there",
                 path=stream.shown,
             )
-        self._dumps, self._loads = codec(name, plan.serializer)
+        self._dumps, self.loads = codec(name, plan.serializer)
         self.publisher = Publisher(stream, atomic=plan.atomic)
         self.reader: Reader | None = None
+        self.peeks_at_all = False  # also what somebody has in hand, or gave back: which of the two a server does not say
 
     @classmethod
     async def open(cls, pool: Pool, plan: Plan) -> Core:
@@ -98,6 +100,13 @@ class Core:
         except BaseException:
             await pool.give_back(connection)
             raise
+        return core
+
+    @classmethod
+    async def open_dead(cls, pool: Pool, plan: Plan, loads: Callable[[bytes], Any]) -> Core:
+        """The same, to get the dead letters; `loads` makes one of what is stored."""
+        core = await cls.open(pool, plan)
+        core.loads, core.peeks_at_all = loads, True
         return core
 
     @classmethod
@@ -148,7 +157,7 @@ class Core:
             found = []
             for delivery in await self.reader.take(most, block, left):
                 try:
-                    found.append((delivery, self._loads(delivery.payload)))
+                    found.append((delivery, self.loads(delivery.payload)))
                 except Exception as error:
                     log.error(
                         "%s: item %d cannot be decoded, it goes to the dead letters: %s",
@@ -180,8 +189,7 @@ class Core:
     async def peek(self, n: int) -> list[Any]:
         """Of what was never handed out, the oldest."""
         assert self.reader is not None
-        info = await self.reader.info()
-        sequence = info["delivered"]["stream_seq"] + 1
+        sequence = 1 if self.peeks_at_all else (await self.reader.info())["delivered"]["stream_seq"] + 1
         found: list[Any] = []
         while len(found) < n:
             try:
@@ -195,7 +203,7 @@ class Core:
             message = answer["message"]
             sequence = message["seq"] + 1
             if not self._has_expired(message):
-                found.append(self._loads(b64decode(message.get("data", ""))))
+                found.append(self.loads(b64decode(message.get("data", ""))))
         return found
 
     def _has_expired(self, message: dict[str, Any]) -> bool:
@@ -218,6 +226,14 @@ class Core:
         return (settings.capacity is not None and state["messages"] >= settings.capacity) or (
             settings.stream_bytes is not None and state["bytes"] >= settings.stream_bytes
         )
+
+    async def dead(self) -> int:
+        """How many dead letters there are."""
+        try:
+            info = await self.connection.api(f"STREAM.INFO.{self.stream.name}{SUFFIX}")
+        except Answer:
+            return 0
+        return int(info["state"]["messages"])
 
     async def stats(self) -> Stats:
         state = (await self.stream.info())["state"]
@@ -247,6 +263,7 @@ class Core:
             gets=0,
             shutdown=False,
             labels=labels,
+            dead=await self.dead(),
             unknown=_UNKNOWN if self.stream.kind == "queue" else (*_UNKNOWN, "waiting", "claimed"),
         )
 

@@ -82,10 +82,10 @@ class Publisher:
             for each, payload in zip(own, part, strict=True):  # some of them were: each for itself
                 await self._store([each], [payload], {}, deadline, given_ids=True)
 
-    async def put_one_as(self, identity: str, payload: bytes, headers: dict[str, str]) -> None:
-        """One item with headers of its own, under an id that the caller gives."""
+    async def put_one_as(self, identity: str, payload: bytes) -> None:
+        """One item, under an id that the caller gives."""
         self._check((payload,))
-        await self._store([identity], [payload], headers, math.inf, given_ids=True)
+        await self._store([identity], [payload], {}, math.inf, given_ids=True)
 
     @property
     def _has_atomic(self) -> bool:
