@@ -6,10 +6,11 @@ A core belongs to the loop that it was opened on, and to the process.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from segq.engines.address import Address
@@ -18,7 +19,7 @@ from segq.engines.nats.connection import Answer, Connection, Login, Pool
 from segq.engines.nats.delivery import Delivery
 from segq.engines.nats.graveyard import SUFFIX
 from segq.engines.nats.publisher import Publisher
-from segq.engines.nats.reader import ACK, Reader
+from segq.engines.nats.reader import ACK, NAK, Reader
 from segq.engines.nats.stream import (
     WORKERS,
     NatsSettings,
@@ -171,18 +172,26 @@ class Core:
 
     async def get(self, most: int, block: bool, seconds: float | None) -> list[Any]:
         """Values, acknowledged. If that could not be confirmed they are handed over all the same, and may come again."""
-        assert self.reader is not None
         found = await self.receive(most, block, seconds)
-        try:
-            lost = await self.reader.settle([delivery for delivery, _ in found], ACK)
-        except ConnectionError as error:
-            log.warning("%s: %d items are handed over, but may come again: %s", self.stream.shown, len(found), error)
-        else:
-            if lost:
-                log.warning(
-                    "%s: %d items are handed over, but may come again: their lease ran out", self.stream.shown, len(lost)
-                )
+        await self.acknowledged([delivery for delivery, _ in found])
         return [value for _, value in found]
+
+    async def acknowledged(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledges what is handed over in any case; where that could not be confirmed the log tells."""
+        assert self.reader is not None
+        try:
+            lost = len(await self.reader.settle(deliveries, ACK))
+            error: object = "its lease ran out"
+        except ConnectionError as failure:
+            lost, error = len(deliveries), failure
+        if lost:
+            log.warning("%s: %d items are handed over, but may come again: %s", self.stream.shown, lost, error)
+
+    async def give_back(self, box: Sequence[tuple[Delivery, Any]]) -> None:
+        """What was taken for somebody who was cancelled. After whatever was begun before the cancellation."""
+        assert self.reader is not None
+        await asyncio.sleep(0)
+        await self.reader.settle([delivery for delivery, _ in box], NAK)
 
     # --- looking ---
 

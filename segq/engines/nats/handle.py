@@ -120,7 +120,7 @@ class NatsPutting(NatsHandle):
             UnreachableError: no confirmation in time; the item may be stored or not.
         """
         core = self._open()
-        _check(timeout, ttl)
+        check_arguments(timeout, ttl)
         self._call(core.publisher.put(core.dumped((item,))[0], block, timeout, ttl))
 
     def put_nowait(self, item: Any) -> None:
@@ -136,7 +136,7 @@ class NatsPutting(NatsHandle):
         UnsupportedError for too many, or a server before 2.12.
         """
         core = self._open()
-        _check(timeout, ttl)
+        check_arguments(timeout, ttl)
         self._call(core.publisher.put_many(core.dumped(items), block, timeout, ttl))
 
     def put_many_as(self, ids: Sequence[str], items: Sequence[Any], timeout: float | None = None) -> None:
@@ -145,7 +145,7 @@ class NatsPutting(NatsHandle):
         After Full or UnreachableError the first of them may be stored; to do it again with the same ids is harmless.
         """
         core = self._open()
-        _check(timeout)
+        check_arguments(timeout)
         self._call(core.publisher.put_many_as(ids, core.dumped(items), timeout))
 
     def __bool__(self) -> bool:
@@ -242,18 +242,18 @@ class NatsGetting(NatsHandle):
 
     def _get(self, most: int, block: bool, timeout: float | None) -> list[Any]:
         core = self._open()
-        _check(timeout)
+        check_arguments(timeout)
         found: list[Any] = self._call(core.get(most, block, timeout))
         return found
 
     def _receive(self, most: int, block: bool, timeout: float | None) -> list[Message]:
         core = self._open()
-        _check(timeout)
+        check_arguments(timeout)
         found = self._call(core.receive(most, block, timeout))
         return [NatsMessage(core, self._call, delivery, value) for delivery, value in found]
 
 
-def _check(timeout: float | None, ttl: float | None = None) -> None:
+def check_arguments(timeout: float | None, ttl: float | None = None) -> None:
     if timeout is not None:
         check_timeout(timeout)
     if ttl is not None:
