@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import shutil
 import ssl
@@ -45,8 +46,8 @@ def test_a_publish_that_is_sent_again_is_stored_once(address: str, monkeypatch: 
     with segq.connect(address) as q:
         ask, forgotten = Connection.ask, []
 
-        async def forgetful(self: Connection, subject: str, *arguments: Any) -> Any:
-            answer = await ask(self, subject, *arguments)
+        async def forgetful(self: Connection, subject: str, *arguments: Any, **options: Any) -> Any:
+            answer = await ask(self, subject, *arguments, **options)
             if subject.startswith("segq.") and len(forgotten) < 1:
                 forgotten.append(answer)
                 return None
@@ -65,7 +66,7 @@ def test_no_confirmation_is_said_to_be_one_that_may_be_stored(address: str, monk
 
     with segq.connect(address, patience=0.5) as q:
 
-        async def deaf(_self: Connection, _subject: str, *_arguments: Any) -> None:
+        async def deaf(_self: Connection, _subject: str, *_arguments: Any, **_options: Any) -> None:
             await asyncio.sleep(0.05)
 
         with monkeypatch.context() as patched:
@@ -211,3 +212,23 @@ def _try(work: Any) -> bool:
     except (segq.UnreachableError, segq.Empty):
         return False
     return True
+
+
+def test_a_handle_that_is_dropped_gives_back_what_it_held(address: str) -> None:
+    with segq.connect(address, grace=60) as q:
+        q.put("held")
+        segq.connect(address).receive(timeout=10)
+        gc.collect()
+        assert q.receive(timeout=20).deliveries == 2
+
+
+def test_a_batch_of_large_items_is_one_write_all_the_same(address: str) -> None:
+    with segq.connect(address) as q:
+        items = [bytes([n]) * 800_000 for n in range(60)]
+        q.put_many(items)
+        got: list[bytes] = []
+        while len(got) < 60:
+            got += q.get_many(60, timeout=20)
+        assert got == items
+        with pytest.raises(segq.ItemTooLarge):
+            q.put(b"x" * (1 << 20))

@@ -87,6 +87,7 @@ class Core:
         self._dumps, self.loads = codec(name, plan.serializer)
         self.publisher = Publisher(stream, atomic=plan.atomic)
         self.reader: Reader | None = None
+        self.closed = False
         self.peeks_at_all = False  # also what somebody has in hand, or gave back: which of the two a server does not say
 
     @classmethod
@@ -126,7 +127,10 @@ class Core:
         return self.stream.settings
 
     async def close(self) -> None:
-        """Gives back what is in hand."""
+        """Gives back what is in hand. Closing twice is fine."""
+        if self.closed:
+            return
+        self.closed = True
         if self.reader is not None:
             await self.reader.close()
         await self._pool.give_back(self.connection)

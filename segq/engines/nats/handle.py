@@ -63,6 +63,7 @@ class NatsHandle:
                 self.settings = core.settings
                 self._core = core
                 _handles.add(self)
+                weakref.finalize(self, _abandon, core, os.getpid()).atexit = False
                 _close_at_exit_of_children()
             assert self._core is not None
             return self._core
@@ -270,6 +271,13 @@ def _described(kind: type[NatsHandle], address: Address, of: str, settings: dict
     handle.__dict__.update(more)
     handle._describe(Plan(address, of, settings))  # noqa: SLF001
     return handle
+
+
+def _abandon(core: Core, process: int) -> None:
+    """A handle was dropped without `close`: no more signs of life, and what it held goes back. (A closed one closes again.)"""
+    if process == os.getpid() and not core.closed:
+        background = loop.of_process().loop
+        background.call_soon_threadsafe(lambda: background.create_task(core.close()))
 
 
 def _after_fork_in_child() -> None:

@@ -23,6 +23,7 @@ from segq.errors import Full, ItemTooLarge, QueueError, StorageError, Unsupporte
 MOST_AT_ONCE = 1000  # items in an atomic publish: the server's limit
 IN_FLIGHT = 512  # confirmations awaited at a time by a server without atomic publishes
 _LET_OUT = 100  # items
+_SLOWEST = 5 << 20  # bytes a second at least, of a large batch, before it is sent again
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05  # seconds between two looks whether there is room; nobody tells us
 
 _STORE_FAILED, _DUPLICATE, _TOO_LARGE = 10077, 10201, 10199
@@ -151,7 +152,7 @@ class Publisher:
                     return not (given_ids and len(ids) > 1)
                 case Outcome.FULL:
                     given_up = time.monotonic() + self._patience
-                    if time.monotonic() + pause > deadline:
+                    if time.monotonic() + pause > deadline and not await self._room_is_coming(len(ids)):
                         raise Full(f"{self._stream.shown}: no room", path=self._stream.shown)
                     if sure and not given_ids:
                         ids = [self._next_id() for _ in ids]  # no server has to remember that it refused these
@@ -161,6 +162,13 @@ class Publisher:
                 raise self._gone(sure=sure)
             await asyncio.sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 2)
+
+    async def _room_is_coming(self, count: int) -> bool:
+        """A replicated stream counts an acknowledged item for some milliseconds more; the server knows better by then."""
+        capacity, size = self._stream.settings.capacity, self._stream.settings.stream_bytes
+        if capacity is None or size is not None or self._stream.settings.replicas == 1:
+            return False
+        return int((await self._stream.info())["state"]["messages"]) + count <= capacity
 
     async def _attempt(self, ids: Sequence[str], payloads: Sequence[bytes], headers: dict[str, str]) -> Outcome:
         subject, connection = self._stream.subject, self._connection
@@ -185,7 +193,8 @@ class Publisher:
                 "Nats-Batch-Sequence": str(len(ids)),
                 "Nats-Batch-Commit": "1",
             }
-            answer = self._read(await connection.ask(subject, payloads[-1], {**last, **headers}))
+            within = ANSWER_WAIT + sum(map(len, payloads)) / _SLOWEST
+            answer = self._read(await connection.ask(subject, payloads[-1], {**last, **headers}, within=within))
         except (client_errors.Error, OSError):
             return Outcome.UNKNOWN
         finally:
