@@ -9,19 +9,20 @@ import asyncio
 import enum
 import json
 import math
+import secrets
 import time
-import uuid
 from collections.abc import Sequence
 
 from nats import errors as client_errors
 from nats.aio.msg import Msg
 
 from segq.engines.nats.connection import ANSWER_WAIT, NO_RESPONDERS, NOT_NOW
-from segq.engines.nats.stream import Stream
+from segq.engines.nats.stream import WORKERS, Stream
 from segq.errors import Full, ItemTooLarge, QueueError, StorageError, UnsupportedError
 
 MOST_AT_ONCE = 1000  # items in an atomic publish: the server's limit
 IN_FLIGHT = 512  # confirmations awaited at a time by a server without atomic publishes
+_ROOM_COMES = 1.0  # seconds for which it is believed that room is on its way
 _LET_OUT = 100  # items
 _SLOWEST = 5 << 20  # bytes a second at least, of a large batch, before it is sent again
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05  # seconds between two looks whether there is room; nobody tells us
@@ -44,7 +45,7 @@ class Publisher:
 
     def __init__(self, stream: Stream, *, atomic: bool) -> None:
         self._stream, self._connection, self._atomic = stream, stream.connection, atomic
-        self._prefix, self._count = uuid.uuid4().hex, 0
+        self._prefix, self._count = secrets.token_urlsafe(12), 0  # short, as every item carries it
         self._patience = min(self._connection.login.patience, stream.settings.duplicate_window / 2)
 
     async def put(self, payload: bytes, block: bool, seconds: float | None, ttl: float | None) -> None:
@@ -140,6 +141,7 @@ class Publisher:
         """
         sure = True
         given_up = time.monotonic() + self._patience
+        hoped = max(time.monotonic(), deadline) + _ROOM_COMES
         pause = _FIRST_PAUSE
         while True:
             if not await self._connection.connected(given_up):
@@ -152,7 +154,8 @@ class Publisher:
                     return not (given_ids and len(ids) > 1)
                 case Outcome.FULL:
                     given_up = time.monotonic() + self._patience
-                    if time.monotonic() + pause > deadline and not await self._room_is_coming(len(ids)):
+                    late = time.monotonic() + pause > deadline
+                    if late and (time.monotonic() > hoped or not await self._room_is_coming(len(ids))):
                         raise Full(f"{self._stream.shown}: no room", path=self._stream.shown)
                     if sure and not given_ids:
                         ids = [self._next_id() for _ in ids]  # no server has to remember that it refused these
@@ -164,17 +167,18 @@ class Publisher:
             pause = min(_LONGEST_PAUSE, pause * 2)
 
     async def _room_is_coming(self, count: int) -> bool:
-        """A replicated stream counts an acknowledged item for some milliseconds more; the server knows better by then."""
-        capacity, size = self._stream.settings.capacity, self._stream.settings.stream_bytes
-        if capacity is None or size is not None or self._stream.settings.replicas == 1:
+        """A replicated stream counts what was acknowledged for some milliseconds more; its consumer knows better."""
+        settings = self._stream.settings
+        if settings.capacity is None or settings.replicas == 1 or self._stream.kind != "queue":
             return False
-        return int((await self._stream.info())["state"]["messages"]) + count <= capacity
+        consumer = await self._stream.consumer(WORKERS)
+        return consumer is not None and consumer["num_pending"] + consumer["num_ack_pending"] + count <= settings.capacity
 
     async def _attempt(self, ids: Sequence[str], payloads: Sequence[bytes], headers: dict[str, str]) -> Outcome:
         subject, connection = self._stream.subject, self._connection
         if len(ids) == 1:
             return self._read(await connection.ask(subject, payloads[0], {"Nats-Msg-Id": ids[0], **headers}))
-        batch = uuid.uuid4().hex
+        batch = self._next_id()
         epoch = connection.epoch
         first, first_said = connection.expect()  # a refusal is said here, a beginning confirmed
         reply = first
