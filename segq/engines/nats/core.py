@@ -139,16 +139,18 @@ class Core:
 
     def dumped(self, items: Iterable[Any]) -> list[bytes]:
         """Raises SerializationError; called outside of the loop, which other threads wait for."""
-        payloads = []
-        for item in items:
-            try:
-                payloads.append(self._dumps(item))
-            except Exception as error:
-                raise SerializationError(
-                    f"an item of type {type(item).__name__} cannot be stored with serializer={self.settings.serializer!r}:"
-                    f" {error}; nothing was stored. Convert it, or create the queue with another serializer",
-                    path=self.stream.shown,
-                ) from error
+        payloads: list[bytes] = []
+        dumps, item = self._dumps, None
+        every = list(items)  # what an iterator of the user's raises is not ours to explain
+        try:
+            for item in every:
+                payloads.append(dumps(item))  # which item it was is said below
+        except Exception as error:
+            raise SerializationError(
+                f"an item of type {type(item).__name__} cannot be stored with serializer={self.settings.serializer!r}:"
+                f" {error}; nothing was stored. Convert it, or create the queue with another serializer",
+                path=self.stream.shown,
+            ) from error
         return payloads
 
     # --- getting ---

@@ -69,7 +69,7 @@ class Publisher:
             return
         for start in range(0, len(payloads), step):
             part = payloads[start : start + step]
-            await self._store([self._next_id() for _ in part], part, headers, deadline)
+            await self._store(self._next_ids(len(part)), part, headers, deadline)
 
     async def put_many_as(self, ids: Sequence[str], payloads: Sequence[bytes], seconds: float | None) -> None:
         """Under ids that the caller gives, in order; what was stored under its id within the window is left out."""
@@ -122,6 +122,11 @@ class Publisher:
         self._count += 1
         return f"{self._prefix}-{self._count}"
 
+    def _next_ids(self, count: int) -> list[str]:
+        begin, prefix = self._count + 1, self._prefix
+        self._count += count
+        return [f"{prefix}-{number}" for number in range(begin, begin + count)]
+
     def _headers(self, ttl: float | None) -> dict[str, str]:
         if ttl is None:
             return {}
@@ -158,7 +163,7 @@ class Publisher:
                     if late and (time.monotonic() > hoped or not await self._room_is_coming(len(ids))):
                         raise Full(f"{self._stream.shown}: no room", path=self._stream.shown)
                     if sure and not given_ids:
-                        ids = [self._next_id() for _ in ids]  # no server has to remember that it refused these
+                        ids = self._next_ids(len(ids))  # no server has to remember that it refused these
                 case Outcome.UNKNOWN:
                     sure = False
             if time.monotonic() + pause > given_up:
@@ -181,13 +186,11 @@ class Publisher:
         batch = self._next_id()
         epoch = connection.epoch
         first, first_said = connection.expect()  # a refusal is said here, a beginning confirmed
-        reply = first
+        reply, send = first, connection.send
         try:
-            for number in range(1, len(ids)):
-                each = {"Nats-Msg-Id": ids[number - 1], "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-                if headers:
-                    each |= headers
-                await connection.send(subject, payloads[number - 1], reply, each)
+            for number, (identity, payload) in enumerate(zip(ids[:-1], payloads, strict=False), 1):
+                each = {"Nats-Msg-Id": identity, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number), **headers}
+                await send(subject, payload, reply, each)
                 reply = ""
                 if not number % _LET_OUT:
                     await asyncio.sleep(0)  # what is buffered goes out, and the server works while we go on
@@ -237,7 +240,7 @@ class Publisher:
         step = 1 if self._stream.settings.capacity else IN_FLIGHT
         for start in range(0, len(payloads), step):
             part = payloads[start : start + step]
-            ids = [self._next_id() for _ in part]
+            ids = self._next_ids(len(part))
             waiting = [self._connection.expect() for _ in part]
             try:
                 async with asyncio.timeout(ANSWER_WAIT * 2):
