@@ -37,9 +37,10 @@ from segq.topic import Topic
 __version__ = "0.1.0"
 
 __all__ = [
-    "ClosedError", "DamagedError", "DeadLetter", "DeadLetters", "Empty", "FormatVersionError", "Full", "ItemTooLarge",
-    "LabelRemoved", "LabelStats", "Lag", "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem",
-    "Quarantined", "Queue", "QueueError", "ReceiptError", "Report", "Salvaged", "SerializationError", "Serializer",
-    "Settings", "SettingsConflict", "SettingsError", "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles",
-    "Topic", "UnsafeDirectoryError", "check", "kind_of", "remove", "salvage",
+    "DeadLetter", "DeadLetters",
+    "ClosedError", "DamagedError", "Empty", "FormatVersionError", "Full", "ItemTooLarge", "LabelRemoved", "LabelStats", "Lag",
+    "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem", "Quarantined", "Queue", "QueueError",
+    "ReceiptError", "Report", "Salvaged", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError",
+    "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check",
+    "kind_of", "remove", "salvage",
 ]  # fmt: skip
