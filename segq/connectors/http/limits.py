@@ -17,6 +17,7 @@ import random
 import struct
 import time
 from collections.abc import AsyncIterator
+from itertools import chain
 
 import segq
 
@@ -113,7 +114,7 @@ class _SharedFile:
         """Waits for one of the places and takes it."""
         while True:
             first = random.randrange(places)  # noqa: S311  # spreads those who look
-            for number in (*range(first, places), *range(first)):
+            for number in chain(range(first, places), range(first)):
                 if number not in self._taken and self._lock(number, fcntl.F_WRLCK):
                     self._taken.add(number)
                     return number

@@ -25,6 +25,7 @@ log = logging.getLogger("segq.http")
 _RECEIVE_SECONDS = 0.2  # how soon a sink that waits for items sees that it shall stop
 _MOST_READ = 16_384  # bytes of an answer
 _HELD_AHEAD = 1.0  # seconds of its rate that a sink takes in hand: others could send what waits here for its turn
+_DOUBTFUL_ATTEMPTS = 4
 _CANCELLED = "the sink was stopped before the API answered"
 
 
@@ -35,6 +36,10 @@ def library() -> Any:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("the HTTP connector needs aiohttp: pip install 'segq[http]'", name="aiohttp") from error
     return aiohttp
+
+
+def _no_connection() -> Any:
+    return library().ClientConnectorError
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -201,13 +206,15 @@ class _Sending:
         ahead = plan.concurrency if plan.rate is None else max(1, round(plan.rate * _HELD_AHEAD))
         self._most = min(plan.concurrency, ahead)
         self._under_way: dict[asyncio.Task[None], segq.Message] = {}
+        self._probe: segq.Message | None = None
+        self._stopping = asyncio.Event()
 
     async def until(self, stop: threading.Event) -> None:
         keeping = asyncio.create_task(self._keep_leases())
         try:
             while not stop.is_set():
                 room = self._breaker.room(self._most, len(self._under_way), time.monotonic())
-                if not room:
+                if not room or self._probe is not None:
                     await self._rest()
                     continue
                 try:
@@ -247,6 +254,7 @@ class _Sending:
 
     async def _finish(self) -> None:
         """Lets what is under way end; what takes too long is given back."""
+        self._stopping.set()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=self._plan.grace)
         left = list(self._under_way)
@@ -268,21 +276,44 @@ class _Sending:
             self._done(message)
             return
         try:
-            async with self._limits.one():
-                verdict = await self._asked(message, request)
+            verdict = await self._verdict(message, request)
         except asyncio.CancelledError:
             self._give_back(message, 0.0, _CANCELLED)
             raise
-        now = time.monotonic()
         if verdict.fate is Fate.AGAIN:
-            self._breaker.failure(now, verdict.wait)
             await self._again(message, verdict)
-            return
-        self._breaker.success()
-        if verdict.fate is Fate.DONE:
+        elif verdict.fate is Fate.DONE:
             self._done(message)
         else:
             await self._give_up(message, verdict.reason)
+
+    async def _verdict(self, message: segq.Message, request: Request) -> Verdict:
+        """The answer; while all fails, one item stays in hand and is sent until the API is back, which is one delivery.
+
+        Given back it would come first again, as it is the oldest, and use up its deliveries. Where it may itself be the
+        reason (an error 500, no answer in time) it has a few attempts, and then another one's turn comes.
+        """
+        attempts = 0
+        try:
+            while True:
+                async with self._limits.one():
+                    verdict = await self._asked(message, request)
+                if verdict.fate is not Fate.AGAIN:
+                    self._breaker.success()
+                    return verdict
+                self._breaker.failure(time.monotonic(), verdict.wait)
+                attempts += 1
+                stays = verdict.is_outage or attempts < _DOUBTFUL_ATTEMPTS
+                if not (stays and self._breaker.is_open and self._probe in (None, message)):
+                    return verdict
+                self._probe = message
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), self._breaker.pause(time.monotonic()))
+                if self._stopping.is_set():
+                    return verdict
+        finally:
+            if self._probe is message:
+                self._probe = None
 
     async def _asked(self, message: segq.Message, request: Request) -> Verdict:
         plan = self._plan
@@ -301,12 +332,12 @@ class _Sending:
                     retry=plan.retry,
                     now=time.time(),
                 )
-        except TimeoutError:
+        except TimeoutError:  # too long to connect, or to answer
             return Verdict(Fate.AGAIN, f"no answer within {plan.timeout:g} s")
         except (library().InvalidURL, ValueError) as error:
             return Verdict(Fate.REFUSED, f"{url!r} cannot be asked: {error}")
         except (library().ClientError, OSError) as error:
-            return Verdict(Fate.AGAIN, f"{type(error).__name__}: {error}")
+            return Verdict(Fate.AGAIN, f"{type(error).__name__}: {error}", is_outage=isinstance(error, _no_connection()))
 
     def _done(self, message: segq.Message) -> None:
         try:

@@ -17,6 +17,9 @@ RETRIED = frozenset({401, 403, 407, 408, 425, 429})
 """Answers below 500 that say nothing about the item: credentials that ran out, timeouts, too many requests."""
 
 
+_OUTAGES = frozenset({401, 403, 407, 429, 502, 503})
+
+
 class Fate(enum.Enum):
     """What becomes of an item."""
 
@@ -27,11 +30,12 @@ class Fate(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
-    """`wait`: seconds that the server asked for; None if it did not."""
+    """`wait`: seconds that the server asked for; None if it did not. `is_outage`: it had nothing to do with the item."""
 
     fate: Fate
     reason: str = ""
     wait: float | None = None
+    is_outage: bool = False
 
 
 def judged(
@@ -44,7 +48,7 @@ def judged(
     if text := " ".join(body.split()):
         reason += f": {text[:MOST_BODY]}"
     if status >= 500 or status in retry:
-        return Verdict(Fate.AGAIN, reason, retry_after(headers.get("Retry-After"), now))
+        return Verdict(Fate.AGAIN, reason, retry_after(headers.get("Retry-After"), now), status in _OUTAGES)
     return Verdict(Fate.REFUSED, reason)
 
 
