@@ -16,9 +16,10 @@ from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import segq
+from segq.connectors.backoff import backoff
 from segq.connectors.http.limits import Limits
 from segq.connectors.http.request import Convert, Request, converter
-from segq.connectors.http.verdict import RETRIED, Breaker, Fate, Verdict, backoff, judged
+from segq.connectors.http.verdict import RETRIED, Breaker, Fate, Verdict, judged
 
 log = logging.getLogger("segq.http")
 

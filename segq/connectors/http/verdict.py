@@ -6,9 +6,10 @@ import dataclasses
 import datetime as dt
 import email.utils
 import enum
-import random
 import re
 from collections.abc import Mapping
+
+from segq.connectors.backoff import backoff
 
 MOST_BODY = 500  # characters of a refusal's body that are kept in the reason
 LONGEST_RETRY_AFTER = 3600.0  # seconds: a server that says "tomorrow" is asked again within the hour
@@ -69,15 +70,6 @@ def retry_after(value: str | None, now: float) -> float | None:
     if when.tzinfo is None:  # an obsolete form without a zone: always GMT
         when = when.replace(tzinfo=dt.UTC)
     return min(LONGEST_RETRY_AFTER, max(0.0, when.timestamp() - now))
-
-
-def backoff(attempt: int, first: float, longest: float) -> float:
-    """Seconds before the attempt after this one (1 is the first): doubled each time, the second half of it by chance.
-
-    Without chance all that failed together would come again together ("equal jitter", of Brooker's essay on backoff).
-    """
-    whole: float = min(longest, first * 2.0 ** min(attempt - 1, 60))
-    return whole / 2 + random.random() * whole / 2  # noqa: S311  # no secret
 
 
 class Breaker:

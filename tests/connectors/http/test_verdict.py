@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from accounts import ROOT, until
 
+from segq.connectors.backoff import backoff
 from segq.connectors.http import Limits, Request, outgoing
 from segq.connectors.http.request import converter
-from segq.connectors.http.verdict import RETRIED, Breaker, Fate, backoff, judged, retry_after
+from segq.connectors.http.verdict import RETRIED, Breaker, Fate, judged, retry_after
 from segq.errors import SettingsError
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -173,6 +174,7 @@ def test_the_rate_is_kept_by_all_who_share_it(tmp_path: Path) -> None:
 
 HOLDER = """
 import asyncio, sys
+from segq.connectors.backoff import backoff
 from segq.connectors.http import Limits
 async def main():
     async with Limits(None, 1, sys.argv[1]).one():
