@@ -117,7 +117,7 @@ def _table(letters: list[segq.DeadLetter]) -> Table:
     from rich.text import Text
 
     labelled = any(letter.label is not None for letter in letters)
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
     table.add_column("id", no_wrap=True, min_width=max(len(letter.id) for letter in letters))
     for name in ["label"] if labelled else []:
         table.add_column(name)
