@@ -154,9 +154,9 @@ TURBO_BATCH = 1000
 
 
 def turbo_reader(ground: Ground) -> None:
+    os.chdir(ground.directory)  # it logs to files where it is
     from turbo_queue import KafkaEnqueue  # type: ignore[import-not-found, unused-ignore]
 
-    os.chdir(ground.directory)  # it logs to a file there
     reader = KafkaEnqueue()
     reader._turbo_queue_root_path, reader._turbo_queue_queue_name = ground.directory, "in"
     reader._kafka_brokers, reader._kafka_client_id = ground.brokers, "benchmark"
@@ -168,9 +168,9 @@ def turbo_reader(ground: Ground) -> None:
 
 
 def turbo_worker(ground: Ground) -> None:
+    os.chdir(ground.directory)
     from turbo_queue import Dequeue, Enqueue
 
-    os.chdir(ground.directory)
     orders, bills = Dequeue(), Enqueue()
     for end, name in ((orders, "in"), (bills, "out")):
         end.root_path, end.queue_name = ground.directory, name
@@ -186,9 +186,9 @@ def turbo_worker(ground: Ground) -> None:
 
 
 def turbo_writer(ground: Ground) -> None:
+    os.chdir(ground.directory)
     from turbo_queue import KafkaDequeue
 
-    os.chdir(ground.directory)
     writer = KafkaDequeue()
     writer._turbo_queue_root_path, writer._turbo_queue_queue_name = ground.directory, "out"
     writer._kafka_brokers, writer._kafka_producer_topic = ground.brokers, ground.target

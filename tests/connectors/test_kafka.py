@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from accounts import until
 from cli_command import ROOT, environment
@@ -384,15 +386,9 @@ def test_a_sink_killed_again_and_again_sends_every_item_in_the_order_of_its_key(
         until(lambda: queue.stats().items == 0, PATIENCE, "the rest is sent")
         assert "given_back=0" in sink.stop()
     sent = cluster.read(out)
-    values = [(message.key(), segq_json(message.value())["n"]) for message in sent]
+    values = [(message.key(), json.loads(message.value())["n"]) for message in sent]
     assert {n for _, n in values} == set(range(count))
     check_order(values)
-
-
-def segq_json(value: bytes) -> Any:
-    import json
-
-    return json.loads(value)
 
 
 def test_an_item_that_no_broker_would_take_stops_nobody(cluster: Cluster, queue_path: str) -> None:
@@ -450,3 +446,57 @@ def test_the_example_runs(real: Cluster) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment())
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "20000 bills came out, for 20000 of 20000 orders"
+
+
+def test_segq_run_takes_a_topic_through_workers_into_another_and_drains(real: Cluster, tmp_path: Path) -> None:
+    topic, out, count = real.topic(4), real.topic(4), 20_000
+    real.fill(topic, range(count // 2))
+    (tmp_path / "work.py").write_text("def double(record):\n    return {'n': int(record['value']) * 2}\n")
+    place = tmp_path / "pipeline.toml"
+    place.write_text(f"""
+        [queues.orders]
+        capacity = 5_000
+        [queues.answers]
+        [sources.orders]
+        kind = "kafka"
+        to = "orders"
+        processes = 2
+        brokers = "{real.address}"
+        topics = "{topic}"
+        group = "{topic}"
+        batch = 100
+        options = {{"session.timeout.ms" = 2000}}
+        [workers.double]
+        from = "orders"
+        to = "answers"
+        function = "work:double"
+        processes = 2
+        [sinks.answers]
+        kind = "kafka"
+        from = "answers"
+        brokers = "{real.address}"
+        topic = "{out}"
+        key = "n"
+        """)
+    with (tmp_path / "said").open("wb") as said:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "segq", "run", str(place)],
+            stdout=said,
+            stderr=said,
+            env=environment(PYTHONPATH=f"{ROOT}:{tmp_path}"),
+        )
+    try:
+        until(lambda: _end(real, out) >= 1_000, PATIENCE, "results come out")
+        victims = [child.pid for child in psutil.Process(running.pid).children(recursive=True)]
+        for victim in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+        real.fill(topic, range(count // 2, count))
+        until(lambda: _end(real, out) >= count, PATIENCE, "all is out, though every process was killed")
+        running.terminate()
+        assert running.wait(PATIENCE) == 0, (tmp_path / "said").read_text()
+    finally:
+        running.kill()
+        running.wait()
+    found = [json.loads(message.value())["n"] for message in real.read(out)]
+    assert set(found) == {2 * n for n in range(count)}
