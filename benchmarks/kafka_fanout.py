@@ -352,22 +352,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show(console: Console, speeds: dict[str, list[float]], cores: dict[str, list[float]]) -> None:
     table = Table(title=f"Kafka {VERSION} → queue → {WORKERS} workers → Kafka, {os.cpu_count()} cores, broker included")
-    for heading in ("", "messages/s", "lowest, highest", "cores used", "messages/s per core", "segq, times this"):
+    for heading in ("", "messages/s", "lowest, highest", "cores used", "messages/s per core", "segq to this", "per core"):
         table.add_column(heading, justify="right" if heading else "left")
     for entrant, runs in speeds.items():
         if not runs:
             continue
+        per_core = [speed / used for speed, used in zip(runs, cores[entrant], strict=True)]
         own = speeds.get("segq", [])
-        ratio = statistics.median(a / b for a, b in zip(own, runs, strict=False)) if own and entrant != "segq" else None
+        own_per_core = [speed / used for speed, used in zip(own, cores.get("segq", []), strict=True)]
         table.add_row(
             entrant,
             f"{statistics.median(runs):,.0f}",
             f"{min(runs):,.0f}, {max(runs):,.0f}",
             f"{statistics.median(cores[entrant]):.2f}",
-            f"{statistics.median(s / c for s, c in zip(runs, cores[entrant], strict=True)):,.0f}",
-            "" if ratio is None else f"{ratio:.2f}",
+            f"{statistics.median(per_core):,.0f}",
+            *("" if entrant == "segq" else _ratio(mine, theirs) for mine, theirs in ((own, runs), (own_per_core, per_core))),
         )
     console.print(table)
+
+
+def _ratio(mine: Sequence[float], theirs: Sequence[float]) -> str:
+    return f"{statistics.median(a / b for a, b in zip(mine, theirs, strict=False)):.2f}" if mine else ""
 
 
 if __name__ == "__main__":
