@@ -17,7 +17,7 @@ from filelock import FileLock
 
 pytest.importorskip("rich", reason="the benchmarks draw their tables with rich")
 
-from benchmarks import account, comparison, payload, plot, sample, target
+from benchmarks import account, comparison, pairs, payload, plot, sample, target
 from benchmarks.__main__ import main
 from benchmarks.adapters import Settings, UnavailableError, adapter_named
 from benchmarks.crew import CONTEXT, Crew, StartLine, WorkerError
@@ -352,3 +352,10 @@ def test_a_picture_is_drawn_of_each_workload(record: dict[str, Any], tmp_path: P
     drawn = plot.draw(record, tmp_path)
     assert [path.stem for path in drawn] == list(WORKLOADS)
     assert all(path.read_text().count("<svg") == 1 for path in drawn)
+
+
+@pytest.mark.torture
+def test_what_watching_costs_is_measured_in_pairs(tmp_path: Path) -> None:
+    ratios = pairs.measure(str(tmp_path / "queue"), 2, 1.0)
+    assert [len(found) for found in ratios] == [2, 2]
+    assert all(0 < ratio < 100 for found in ratios for ratio in found)
