@@ -18,7 +18,7 @@ from nats import errors as client_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from segq.errors import ClosedError, QueueError, SettingsError, UnreachableError
+from segq.errors import ClosedError, QueueError, SettingsError, UnreachableError, UnsupportedError
 
 log = logging.getLogger("segq")
 
@@ -114,6 +114,8 @@ class Connection:
         login = self.login
         try:
             await self._dial()
+        except ImportError as error:
+            raise UnsupportedError(f"credentials and nkey_seed need {error.name}: pip install 'nats-py[nkeys]'") from error
         except (TimeoutError, OSError, client_errors.Error) as error:
             why = self._lost if isinstance(error, TimeoutError) and self._lost else error
             raise UnreachableError(
@@ -187,10 +189,10 @@ class Connection:
         return int(self._nc.max_payload)
 
     @property
-    def version(self) -> tuple[int, int]:
+    def version(self) -> tuple[int, int, int]:
         """Of the server that this is connected to."""
         found = self._nc.connected_server_version
-        return found.major, found.minor
+        return found.major, found.minor, found.patch
 
     async def close(self) -> None:
         """Not before what was sent has arrived, if the server is there."""
