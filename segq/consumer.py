@@ -20,7 +20,7 @@ from segq.claimer import Claimer
 from segq.claims import MOST_AT_ONCE, Claimant, ClaimedItems, Pace
 from segq.errors import ClosedError, DamagedError, Empty, ShutDown, StorageError
 from segq.failpoints import ARMED, reach
-from segq.format import IndexWord, OwnerWord, SegmentName, State
+from segq.format import DONE, HANDED, IndexWord, OwnerWord, SegmentName, State
 from segq.index import EVERYBODY, LOOK_AGAIN, Bell
 from segq.keeper import HOLD_SECONDS, Keeper
 from segq.ledger_view import monotonic_ms
@@ -31,7 +31,7 @@ from segq.shelf import Shelf
 
 _ROOM_SLEEPERS, _SHUTDOWN = int(IndexWord.ROOM_SLEEPERS), int(IndexWord.SHUTDOWN)
 LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
-_DONE_STATE = 2
+_HANDED_STATE, _DONE_STATE = HANDED[0], DONE[0]
 _VAIN = 1000  # looks in a row that promised something and claims that got nothing: a damaged ledger contradicts itself
 
 
@@ -44,7 +44,7 @@ class Consumer:
 
     def __init__(
         self, catalog: Catalog, bell: Bell, owner: Owner, settings: Settings, loads: Callable[[bytes], Any] | None,
-        prefetch: int | None, keeper: Keeper, burial: Burial,
+        prefetch: int | None, keeper: Keeper, burial: Burial, *, oldest_first: bool = False,
     ) -> None:  # fmt: skip
         """`bell`: where to sleep. `loads`: None when items are handed out as the bytes they were stored as."""
         self.bell = self._bell = bell
@@ -62,6 +62,7 @@ class Consumer:
         self._burial = burial
         self._pace = Pace(prefetch)
         self._shelf = Shelf(catalog, owner)
+        self._shelf.oldest_first = oldest_first
         self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings, loads, burial)
         #: what removes finished segments; None: whoever comes
         self.elsewhere: Callable[[Callable[[], None]], None] | None = None
@@ -130,11 +131,18 @@ class Consumer:
                     claimed = self._nothing
             if claimed is self._nothing:
                 i, value, claimed = self._take_next(block, timeout, got=False)
-            delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
-            if delivery:
-                claimed.unsettled += 1
-                self._words[self._receives_at] += 1
-                return Message(claimed, i, value, delivery)
+            if claimed.contested:
+                delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
+                if not delivery:
+                    continue
+            else:  # as `hand` does it, without the call
+                claimed.states[i] = _HANDED_STATE
+                if ARMED:
+                    reach("receive.handed")
+                delivery = claimed.deliveries[i] + 1
+            claimed.unsettled += 1
+            self._words[self._receives_at] += 1
+            return Message(claimed, i, value, delivery)
 
     def receive_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Message]:
         messages: list[Message] = []
@@ -334,6 +342,10 @@ class Consumer:
     def has_ahead(self) -> bool:
         """Whether the next item is claimed already."""
         return bool(self._claimed.left)
+
+    def over(self) -> bool:
+        """Whether there was a shutdown: nothing is put any more."""
+        return self._words[_SHUTDOWN] != 0
 
     def claim_ahead(self) -> None:
         """Claims what `get` and `receive` hand out next, if there is something; in a thread that may be held up."""

@@ -88,6 +88,7 @@ QUEUE_FILE, LOCK_FILE, INDEX_FILE = "queue.json", "queue.lock", "index"
 OWNERS_DIR, QUARANTINE_DIR, SCRATCH_SUFFIX = "owners", "quarantine", ".scratch"
 LABELS_DIR, UNFINISHED = "labels", ".new"
 DEAD_DIR = "dead"  # a queue itself: what was given up
+CONNECTORS_DIR = "connectors"  # what `segq.connectors` keep beside the items; the engine only knows its name
 DIRECTORIES = (OWNERS_DIR, LABELS_DIR, QUARANTINE_DIR, DEAD_DIR)
 LEDGER_FILE, BATCH_FILE, BLOB_FILE = "ledger", "batch", "blob"
 

@@ -17,6 +17,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Which cluster the Kafka tests ran against, where some did."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    said = factory.getbasetemp() / "kafka" / "ran-against" if factory is not None else None
+    if said is not None and said.exists():
+        terminalreporter.write_line(f"The Kafka tests ran against {said.read_text()}.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests start processes by the thousand: each would compile segq anew where bytecode is not to be written to the tree."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) and "PYTHONPYCACHEPREFIX" not in os.environ:
+        place = tempfile.mkdtemp(prefix="segq-bytecode-")
+        os.environ["PYTHONPYCACHEPREFIX"] = place
+        config.add_cleanup(lambda: shutil.rmtree(place, ignore_errors=True))
+
+
 @pytest.fixture
 def queue_path(tmp_path: Path) -> Iterator[str]:
     """Where a test may create a queue. If there is one when the test is over, nothing may be wrong with it."""

@@ -123,16 +123,22 @@ def test_lines_of_json_come_one_a_look(queue_path: str) -> None:
 def test_once_looks_for_an_interval_and_ends(queue_path: str, tmp_path: Path) -> None:
     with library.Queue(queue_path, capacity=10) as q:
         q.put_many(range(3))
-    ended = segq("watch", queue_path, "--once", "--interval", 0.05)
-    assert ended.returncode == 0
-    assert b"backlog" in ended.stdout
-    assert b"30% of 10" in ended.stdout
+    assert b"30% of 10" in segq("watch", queue_path, "--once", "--interval", 0.05).stdout
     seen = json.loads(segq("watch", queue_path, "--once", "--json", "--interval", 0.05).stdout)
     assert seen["items"] == 3
     assert seen["interval"] >= 0.05
     ended = segq("watch", tmp_path / "none", "--once", "--interval", 0.05)
     assert (ended.returncode, ended.stdout) == (3, b"")
     assert b"there is no queue" in ended.stderr
+
+
+@pytest.mark.parametrize("verb", ["watch", "metrics"])
+def test_an_address_is_refused(verb: str) -> None:
+    if verb == "metrics":
+        pytest.importorskip("prometheus_client", reason="the extra `metrics` is not installed")
+    ended = segq(verb, "nats://127.0.0.1/jobs")
+    assert ended.returncode == 2
+    assert b"is an address" in ended.stderr
 
 
 def test_a_pipe_gets_a_line_a_look(queue_path: str) -> None:

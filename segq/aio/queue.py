@@ -36,14 +36,17 @@ class Queue(Putting, Getting):
         segment_items: int | None = None,
         segment_bytes: int | None = None,
         create: bool = True,
+        max_deliveries: int | None = None,
         *,
         allow_network_fs: bool = False,
+        oldest_first: bool = False,
     ) -> None:
         self._arguments = (
             path, capacity, max_bytes, serializer, durability, lease, prefetch, segment_items, segment_bytes, create,
+            max_deliveries,
         )  # fmt: skip
-        self._allow_network_fs = allow_network_fs
-        super().__init__(partial(segq.Queue, *self._arguments, allow_network_fs=allow_network_fs))
+        self._options: dict[str, Any] = {"allow_network_fs": allow_network_fs, "oldest_first": oldest_first}
+        super().__init__(partial(segq.Queue, *self._arguments, **self._options))
 
     def qsize(self) -> int:
         """How many items wait to be handed out, roughly, as others go on."""
@@ -64,6 +67,12 @@ class Queue(Putting, Getting):
         """Whether `put` would have to wait just now."""
         full: bool = self._now().full()
         return full
+
+    @property
+    def dead(self) -> segq.DeadLetters:
+        """The dead letters, with the synchronous API: `await asyncio.to_thread(list, q.dead)`."""
+        letters: segq.DeadLetters = self._now().dead
+        return letters
 
     def task_done(self) -> None:
         """Says that the work on an item that this handle got is finished. Raises ValueError if called too often."""
@@ -99,8 +108,8 @@ class Queue(Putting, Getting):
         return f"<segq.aio.Queue {os.fspath(self._arguments[0])!r}{' closed' if self._closed else ''}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _described, (self._arguments, self._allow_network_fs)
+        return _described, (self._arguments, self._options)
 
 
-def _described(arguments: tuple[Any, ...], allow_network_fs: bool) -> Queue:
-    return Queue(*arguments, allow_network_fs=allow_network_fs)
+def _described(arguments: tuple[Any, ...], options: dict[str, Any]) -> Queue:
+    return Queue(*arguments, **options)

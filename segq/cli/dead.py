@@ -12,6 +12,7 @@ import click
 
 import segq
 from segq.cli import exits, items, place
+from segq.cli.stats import span
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +35,7 @@ def command() -> None:
 @click.option("--all", "every", is_flag=True, help="All of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print every letter as a line of JSON, with its value.")
 def list_command(queue: str, count: int, *, every: bool, as_json: bool) -> int:
-    """List the letters that wait: id, when, how often the item was handed out, and why it was given up."""
+    """List the letters that wait: id, age, how often the item was handed out, and why it was given up."""
     with place.open_existing(queue) as target:
         total = len(target.dead)
         letters = target.dead.peek(max(1, total) if every else count)
@@ -116,17 +117,17 @@ def _table(letters: list[segq.DeadLetter]) -> Table:
     from rich.text import Text
 
     labelled = any(letter.label is not None for letter in letters)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("id", no_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+    table.add_column("id", no_wrap=True, min_width=max(len(letter.id) for letter in letters))
     for name in ["label"] if labelled else []:
         table.add_column(name)
-    table.add_column("given up", no_wrap=True)
+    table.add_column("age", no_wrap=True, justify="right", min_width=6)
     table.add_column("times", justify="right")
     table.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=3)
     table.add_column("item", no_wrap=True, overflow="ellipsis", ratio=2)
     for letter in letters:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.dead_at))
+        age = span(time.time() - letter.dead_at)
         value = items.rendered(letter.value).decode("utf-8", "replace")
-        cells = [letter.id, *([letter.label or ""] if labelled else []), when, str(letter.deliveries)]
+        cells = [letter.id, *([letter.label or ""] if labelled else []), age, str(letter.deliveries)]
         table.add_row(*map(Text, [*cells, " ".join(letter.reason.split()), value]))
     return table

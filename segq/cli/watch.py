@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from segq.cli import exits
+from segq.cli import exits, place
 from segq.watch import Snapshot, Watcher
 from segq.watch.snapshot import OPEN
 
@@ -29,7 +29,7 @@ def command(queue: str, *, interval: float, once: bool, as_json: bool, web: bool
     Looks only: nothing in the queue is changed, nobody has to wait. The queue need not be there yet.
     Where the output is no terminal, a line is printed for each look.
     """
-    watcher = Watcher(queue)
+    watcher = Watcher(place.directory(queue))
     if once:
         return _once(watcher, interval, as_json=as_json)
     if web:

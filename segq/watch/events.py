@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import psutil
+
 from segq import format as fmt
 from segq import fs
 from segq.errors import QueueError
@@ -93,6 +95,7 @@ def _items(count: int) -> str:
 
 
 def _runs(pid: int) -> bool:
-    import psutil
-
-    return bool(psutil.pid_exists(pid))
+    try:
+        return bool(psutil.pid_exists(pid))
+    except (ValueError, OverflowError):
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections import Counter
 
@@ -59,7 +60,7 @@ class People:
             version = (status.st_ino, status.st_mtime_ns)
             known = self._records.get(slot)
             record = known[1] if known is not None and known[0] == version else process.record(self._queue, slot)
-            if record is None:
+            if record is None or not math.isfinite(record.started + record.opened):
                 continue
             records[slot] = (version, record)
             handles.append(Handle(record, _word(index, slot, OwnerWord.PUTS)))
@@ -67,12 +68,10 @@ class People:
         return handles
 
     def look_after(self, handles: list[Handle], index: MappedFile | None) -> None:
-        """What they have been handed, and who of them is alive."""
+        """What they have been handed."""
         for handle in handles:
             slot = handle.record.slot
             handle.gets = _word(index, slot, OwnerWord.GETS) + _word(index, slot, OwnerWord.RECEIVES)
-        for handle in handles:
-            handle.alive = process.is_alive(self._queue, handle.record.slot)
 
     def processes(
         self, handles: list[Handle], holders: Counter[int], loading: set[int], interval: float | None
@@ -80,6 +79,7 @@ class People:
         """The handles by process; `holders`: what each slot has in hand, `loading`: the slots that have a segment in hand."""
         by_process: dict[tuple[int, float], list[Handle]] = {}
         for handle in handles:
+            handle.alive = process.is_alive(self._queue, handle.record.slot)
             by_process.setdefault((handle.record.pid, handle.record.started), []).append(handle)
         self._processes = {who: self._processes[who] if who in self._processes else _found(*who) for who in by_process}
         self._measured &= by_process.keys()
@@ -130,7 +130,7 @@ class People:
 
 def _found(pid: int, started: float) -> psutil.Process | None:
     """The process of that number, if it is the one that wrote the record and not another's, or another container's."""
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(psutil.Error, ValueError, OverflowError):  # whoever can write there can claim any number
         found = psutil.Process(pid)
         if abs(found.create_time() - started) < _SAME_START:
             return found

@@ -83,9 +83,6 @@ class _Queue:
         self._last = 0.0  # monotonic
 
     def look(self, now: float) -> Snapshot:
-        monotonic = time.monotonic()
-        interval = monotonic - self._last if self._before is not None else None
-        self._last = monotonic
         index = self._opened_index()
         words = index.words if index is not None else None
         generation = words[IndexWord.GENERATION] if words is not None else -1
@@ -93,6 +90,9 @@ class _Queue:
         labels = self._labels.look() if self._labels is not None else None
         standings = self._segments.look(-1 if generation & 1 else generation, now, labels)
         self._people.look_after(handles, index)
+        monotonic = time.monotonic()  # here, where the counts are read: on a busy machine a look may be held up anywhere
+        interval = monotonic - self._last if self._before is not None else None
+        self._last = monotonic
         expired = 0
         if labels is None:
             expired = sum(standing.missed for standing in standings) + (words[IndexWord.EXPIRED] if words is not None else 0)

@@ -12,7 +12,7 @@ from segq.watch import Event, Flow, LabelView, ProcessView, Snapshot, figures
 from segq.watch.history import History
 from segq.watch.screen import Screen
 
-SIZES = [(30, 8), (40, 15), (80, 24), (80, 50), (132, 43), (250, 60), (12, 3)]
+SIZES = [(12, 3), (40, 15), (80, 24), (250, 60)]
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202e rm -rf\nline two"
 
 
@@ -41,7 +41,7 @@ def snapshot(**more: object) -> Snapshot:
     return Snapshot(**(facts | more))  # type: ignore[arg-type]
 
 
-def drawn(shown: Snapshot, width: int, height: int, *, looks: int = 90, encoding: str = "utf-8") -> list[str]:
+def drawn(shown: Snapshot, width: int, height: int, *, looks: int = 20, encoding: str = "utf-8") -> list[str]:
     """The lines on a console of that size, after so many looks."""
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
     console = Console(file=file, width=width, height=height, highlight=False, force_terminal=True, color_system=None)
@@ -71,7 +71,7 @@ def drawn(shown: Snapshot, width: int, height: int, *, looks: int = 90, encoding
     ids=["plain", "unlimited", "trouble", "topic", "crowd", "hostile", "missing", "refused"],
 )
 def test_nothing_leaves_the_screen(shown: Snapshot, width: int, height: int) -> None:
-    lines = drawn(shown, width, height, looks=700 if width > 200 else 90)
+    lines = drawn(shown, width, height, looks=300 if width > 200 else 20)
     assert len(lines) <= height
     assert max(map(len, lines)) <= width
     assert all(line.isprintable() for line in lines)

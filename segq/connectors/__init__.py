@@ -1,0 +1,1 @@
+"""Sources that fill a queue and sinks that empty it."""
