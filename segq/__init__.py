@@ -1,6 +1,8 @@
 """segq: a queue that processes share through a directory."""
 
+from segq.bridge import Bridge, BridgeStats
 from segq.check import check
+from segq.connect import connect, kind_of, remove
 from segq.dead import DeadLetters
 from segq.errors import (
     ClosedError,
@@ -20,11 +22,12 @@ from segq.errors import (
     ShutDown,
     StorageError,
     TooManyHandles,
+    UnreachableError,
     UnsafeDirectoryError,
+    UnsupportedError,
 )
 from segq.letter import DeadLetter
 from segq.message import Message
-from segq.place import kind_of, remove
 from segq.problem import Problem, Quarantined, Report
 from segq.queue import Queue
 from segq.salvage import Salvaged, salvage
@@ -37,10 +40,9 @@ from segq.topic import Topic
 __version__ = "0.1.0"
 
 __all__ = [
-    "DeadLetter", "DeadLetters",
-    "ClosedError", "DamagedError", "Empty", "FormatVersionError", "Full", "ItemTooLarge", "LabelRemoved", "LabelStats", "Lag",
-    "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats", "Problem", "Quarantined", "Queue", "QueueError",
-    "ReceiptError", "Report", "Salvaged", "SerializationError", "Serializer", "Settings", "SettingsConflict", "SettingsError",
-    "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles", "Topic", "UnsafeDirectoryError", "check",
-    "kind_of", "remove", "salvage",
+    "Bridge", "BridgeStats", "ClosedError", "DamagedError", "DeadLetter", "DeadLetters", "Empty", "FormatVersionError", "Full",
+    "ItemTooLarge", "LabelRemoved", "LabelStats", "Lag", "Message", "NetworkFileSystemError", "NotAQueueError", "OwnerStats",
+    "Problem", "Quarantined", "Queue", "QueueError", "ReceiptError", "Report", "Salvaged", "SerializationError", "Serializer",
+    "Settings", "SettingsConflict", "SettingsError", "ShutDown", "Stats", "StorageError", "Subscription", "TooManyHandles",
+    "Topic", "UnreachableError", "UnsafeDirectoryError", "UnsupportedError", "check", "connect", "kind_of", "remove", "salvage",
 ]  # fmt: skip

@@ -167,6 +167,13 @@ class BatchReader:
             return fmt.slices(data, 0, bounds), (begin, first, noted), False
         return None
 
+    def holds(self, index: int, published: int) -> bool:
+        """Whether item `index` can be read here just now."""
+        words = self._words
+        return any(
+            not words[at] & 1 and words[at + _FIRST] <= index < (words[at + _END] or published) for at in (0, HALF_SIZE >> 3)
+        )
+
     def end_at(self, published: int) -> None:
         """Closes the open half, for a dead writer: a later life of the segment must not be read through this mapping."""
         for half in (0, HALF_SIZE):

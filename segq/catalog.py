@@ -28,6 +28,7 @@ from segq.locks import StructureLock
 from segq.settings import Settings
 
 log = logging.getLogger("segq")
+log.addHandler(logging.NullHandler())  # a library is quiet unless its user wants to hear it
 
 LIFE: dict[tuple[State, State], str] = {
     (State.READY, State.LOADING): "a producer resumes the untouched tail of a lineage",
@@ -87,6 +88,10 @@ class Catalog:
         if self.index.generation != self._seen:
             self._names, self._seen = self._settled_list()
         return self._names
+
+    def stale(self) -> bool:
+        """Whether `names` would have to read the directory."""
+        return self.index.generation != self._seen
 
     def _settled_list(self) -> tuple[list[SegmentName], int]:
         """The names at one moment, and the generation they are of.
@@ -226,7 +231,9 @@ class Catalog:
                 reach("seal.renamed")
             if sealed is not None and target is not State.REMOVED:
                 self._tidy(sealed)
-                log.debug("sealed %s", sealed, extra={"segment": str(sealed), "items": ledger.published})
+            if sealed is not None:
+                extra = {"event": "seal", "queue": self.queue, "segment": str(sealed), "items": ledger.published}
+                log.debug("sealed %s", sealed, extra=extra)
             if ARMED:
                 reach("seal.tidied")
         if target is State.REMOVED:
@@ -364,7 +371,8 @@ class Catalog:
                 place = fs.quarantine(self.queue, str(found), reason)
             finally:
                 self.index.changed()
-        log.error("quarantined %s: %s", place, reason, extra={"segment": str(found), "place": place})
+        extra = {"event": "quarantine", "queue": self.queue, "segment": str(found), "place": place, "reason": reason}
+        log.error("quarantined %s: %s", place, reason, extra=extra)
 
     def sweep(self) -> None:
         """Finishes deletions that a death interrupted. Under the structure lock."""

@@ -63,6 +63,15 @@ class Claimer:
                 return claimed
         return None
 
+    def at_ease(self) -> bool:
+        """Whether `next` has nothing to open: it takes some ten microseconds then, and some ten milliseconds otherwise."""
+        shelf, view = self._shelf, self._shelf.at_hand
+        if view is not None and time.monotonic() - self._turn_began < _TURN_SECONDS and not self._catalog.stale():
+            ledger = view.ledger
+            if ledger.available() and not ledger.must_be_chosen() and view.at_hand() and shelf.heads_its_lineage(view):
+                return True
+        return shelf.at_ease()
+
     def span(self, view: SegmentView, count: int) -> tuple[int, int] | None:
         """Claims up to `count` neighbours in one segment, and reads nothing."""
         ledger = view.ledger
@@ -153,7 +162,8 @@ class Claimer:
             except Exception as error:
                 reason = f"cannot be decoded with serializer={self._serializer!r}: {error!r}"
                 place = fs.quarantine_bytes(self._catalog.queue, f"{view.name.identity}-{i}.item", data, reason)
-                log.error("quarantined %s: %s", place, reason, extra={"segment": str(view.name), "place": place})
+                extra = {"event": "quarantine", "queue": self._catalog.queue, "segment": str(view.name)}
+                log.error("quarantined %s: %s", place, reason, extra=extra | {"place": place, "reason": reason})
                 view.ledger.settle_claimed(i, i + 1, self._by.slot)
         view.ledger.give_back(begin, begin + len(raw), self._by.slot)
         return []

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from itertools import compress
 from typing import Any
 
@@ -19,7 +20,7 @@ from segq.claimer import Claimer
 from segq.claims import MOST_AT_ONCE, Claimant, ClaimedItems, Pace
 from segq.errors import ClosedError, DamagedError, Empty, ShutDown, StorageError
 from segq.failpoints import ARMED, reach
-from segq.format import IndexWord, OwnerWord, SegmentName, State
+from segq.format import DONE, HANDED, IndexWord, OwnerWord, SegmentName, State
 from segq.index import EVERYBODY, LOOK_AGAIN, Bell
 from segq.keeper import HOLD_SECONDS, Keeper
 from segq.ledger_view import monotonic_ms
@@ -30,7 +31,7 @@ from segq.shelf import Shelf
 
 _ROOM_SLEEPERS, _SHUTDOWN = int(IndexWord.ROOM_SLEEPERS), int(IndexWord.SHUTDOWN)
 LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
-_DONE_STATE = 2
+_HANDED_STATE, _DONE_STATE = HANDED[0], DONE[0]
 _VAIN = 1000  # looks in a row that promised something and claims that got nothing: a damaged ledger contradicts itself
 
 
@@ -43,10 +44,10 @@ class Consumer:
 
     def __init__(
         self, catalog: Catalog, bell: Bell, owner: Owner, settings: Settings, loads: Callable[[bytes], Any] | None,
-        prefetch: int | None, keeper: Keeper, burial: Burial,
+        prefetch: int | None, keeper: Keeper, burial: Burial, *, oldest_first: bool = False,
     ) -> None:  # fmt: skip
         """`bell`: where to sleep. `loads`: None when items are handed out as the bytes they were stored as."""
-        self._bell = bell
+        self.bell = self._bell = bell
         self._catalog, self._index, self._keeper = catalog, catalog.index, keeper
         self._words = catalog.index.words
         self._slot, self._lease = owner.slot, settings.lease
@@ -61,7 +62,10 @@ class Consumer:
         self._burial = burial
         self._pace = Pace(prefetch)
         self._shelf = Shelf(catalog, owner)
+        self._shelf.oldest_first = oldest_first
         self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings, loads, burial)
+        #: what removes finished segments; None: whoever comes
+        self.elsewhere: Callable[[Callable[[], None]], None] | None = None
         self._gets_total = 0  # items handed out by get, all of the finished claims
         self._looked_after = 0.0
         self._vain = 0
@@ -96,18 +100,23 @@ class Consumer:
     def get_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Any]:
         found: list[Any] = []
         while not found:
-            words, gets_at = self._words, self._gets_at
-            taken = self._take_many(most, block, timeout)
-            for claimed, begin, values, offered in taken:
-                if not offered:
-                    self._gets_total += len(values)
-                words[gets_at] = max(words[gets_at], claimed.gets_offset + begin if offered else self._gets_total)
-                kept = claimed.ledger.settle_claimed(begin, begin + len(values), self._slot)
-                found += values if kept is None else compress(values, kept)
-            with self._lock:
-                for claimed, *_ in taken:
-                    self._retire_if_over(claimed)
-        if self._words[_ROOM_SLEEPERS]:
+            found = self.got(self.take_many(most, block, timeout))
+        return found
+
+    def got(self, taken: list[Run]) -> list[Any]:
+        """The values of what `take_many` claimed, now acknowledged; none, if their time ran out meanwhile."""
+        found: list[Any] = []
+        words, gets_at = self._words, self._gets_at
+        for claimed, begin, values, offered in taken:
+            if not offered:
+                self._gets_total += len(values)
+            words[gets_at] = max(words[gets_at], claimed.gets_offset + begin if offered else self._gets_total)
+            kept = claimed.ledger.settle_claimed(begin, begin + len(values), self._slot)
+            found += values if kept is None else compress(values, kept)
+        with self._lock:
+            for claimed, *_ in taken:
+                self._retire_if_over(claimed)
+        if words[_ROOM_SLEEPERS]:
             self._index.freed(len(found))
         return found
 
@@ -122,23 +131,36 @@ class Consumer:
                     claimed = self._nothing
             if claimed is self._nothing:
                 i, value, claimed = self._take_next(block, timeout, got=False)
-            delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
-            if delivery:
-                claimed.unsettled += 1
-                self._words[self._receives_at] += 1
-                return Message(claimed, i, value, delivery)
+            if claimed.contested:
+                delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
+                if not delivery:
+                    continue
+            else:  # as `hand` does it, without the call
+                claimed.states[i] = _HANDED_STATE
+                if ARMED:
+                    reach("receive.handed")
+                delivery = claimed.deliveries[i] + 1
+            claimed.unsettled += 1
+            self._words[self._receives_at] += 1
+            return Message(claimed, i, value, delivery)
 
     def receive_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Message]:
         messages: list[Message] = []
         while not messages:
-            for claimed, begin, values, offered in self._take_many(most, block, timeout):
-                if offered:
-                    claimed.gets_offset -= 1
-                for i, value in enumerate(values, begin):
-                    delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
-                    if delivery:
-                        claimed.unsettled += 1
-                        messages.append(Message(claimed, i, value, delivery))
+            messages = self.received(self.take_many(most, block, timeout))
+        return messages
+
+    def received(self, taken: list[Run]) -> list[Message]:
+        """Messages of what `take_many` claimed; none, if their time ran out meanwhile."""
+        messages: list[Message] = []
+        for claimed, begin, values, offered in taken:
+            if offered:
+                claimed.gets_offset -= 1
+            for i, value in enumerate(values, begin):
+                delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
+                if delivery:
+                    claimed.unsettled += 1
+                    messages.append(Message(claimed, i, value, delivery))
         self._words[self._receives_at] += len(messages)
         return messages
 
@@ -197,15 +219,7 @@ class Consumer:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._lock:
-                claimed = self._claimed
-                if not claimed.left:
-                    self._refuse_if_closed()
-                    self._finish()
-                    fresh = self._claim_next(self._pace.count())
-                    if fresh is not None:
-                        claimed = fresh
-                        claimed.offer(self._gets_total)
-                        self._claimed = claimed
+                claimed = self._replenished()
                 try:
                     i, value = claimed.take()
                 except IndexError:
@@ -218,7 +232,20 @@ class Consumer:
                     return i, value, claimed
             self._wait(block, deadline)
 
-    def _take_many(self, most: int, block: bool, timeout: float | None) -> list[Run]:
+    def _replenished(self) -> ClaimedItems:
+        """What is claimed; more of it, if nothing was left."""
+        claimed = self._claimed
+        if not claimed.left:
+            self._refuse_if_closed()
+            self._finish()
+            fresh = self._claim_next(self._pace.count())
+            if fresh is not None:
+                claimed = fresh
+                claimed.offer(self._gets_total)
+                self._claimed = claimed
+        return claimed
+
+    def take_many(self, most: int, block: bool, timeout: float | None) -> list[Run]:
         """Up to `most` items, claimed and not settled, as runs of neighbours; waits for the first."""
         deadline = None if timeout is None else time.monotonic() + timeout
         runs: list[Run] = []
@@ -230,12 +257,17 @@ class Consumer:
             except BaseException as error:
                 if runs and isinstance(error, StorageError):
                     return runs  # the disk will say so again at the next call
-                for claimed, begin, values, _ in runs:
-                    claimed.ledger.give_back(begin, begin + len(values), self._slot)
+                self.put_back(runs)
                 raise
             if runs:
                 return runs
             self._wait(block, deadline)
+
+    def put_back(self, taken: list[Run]) -> None:
+        """Frees what `take_many` claimed, in the order it was in; no delivery is counted."""
+        for claimed, begin, values, _ in taken:
+            claimed.ledger.give_back(begin, begin + len(values), self._slot)
+        self._bell.ring()
 
     def _collect(self, runs: list[Run], most: int) -> None:
         found, claimed = 0, self._claimed
@@ -277,13 +309,49 @@ class Consumer:
 
     def _retire_if_over(self, claimed: ClaimedItems) -> None:
         if claimed.end > claimed.begin and claimed.ledger.sealed:
-            self._shelf.retire_if_complete(self._shelf.known(claimed.name))
+            self._settled(claimed.name)
 
     def _settled(self, name: SegmentName) -> None:
         """All messages of a claim in a sealed segment are settled, or its last item was got; it may be complete."""
+        if self.elsewhere is None:
+            self._retire(name)
+        elif (view := self._shelf.known(name)) is not None and view.ledger.complete():
+            self.elsewhere(partial(self._retire, name))
+
+    def _retire(self, name: SegmentName) -> None:
         with self._lock:
             if not self._by.closed:
                 self._shelf.retire_if_complete(self._shelf.known(name))
+
+    # --- for those who must not be held up (`segq.aio`) ---
+
+    def at_ease(self, *, ahead: bool = True) -> bool:
+        """Whether taking what comes next opens nothing: some ten microseconds. `ahead`: one item that is claimed will do."""
+        if ahead and self._claimed.left:
+            return True
+        if time.monotonic() - self._looked_after > 2 * self._look_after_every:
+            return False  # others are to be looked after first
+        with self._lock:
+            return self._claimer.at_ease() if ahead else self._shelf.at_ease()
+
+    def pause(self) -> float:
+        """How many seconds one who waits may sleep before it has to look after others, or for what is due."""
+        left = LOOK_AGAIN if self._lease is None else min(LOOK_AGAIN, max(0.01, self._lease / 10))
+        return left if (due_in := self._alarm.left()) is None else min(left, due_in)
+
+    def has_ahead(self) -> bool:
+        """Whether the next item is claimed already."""
+        return bool(self._claimed.left)
+
+    def over(self) -> bool:
+        """Whether there was a shutdown: nothing is put any more."""
+        return self._words[_SHUTDOWN] != 0
+
+    def claim_ahead(self) -> None:
+        """Claims what `get` and `receive` hand out next, if there is something; in a thread that may be held up."""
+        with self._lock:
+            if self._replenished().left:
+                self._keeper.attend()
 
     # --- waiting; not under the lock ---
 
@@ -300,16 +368,14 @@ class Consumer:
             raise ShutDown(f"{self._catalog.queue} was shut down", path=self._catalog.queue)
         if not block:
             raise Empty(f"{self._catalog.queue} is empty", path=self._catalog.queue)
-        left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
-        if left <= 0:
+        if deadline is not None and deadline <= time.monotonic():
             raise Empty(f"{self._catalog.queue} stayed empty", path=self._catalog.queue)
-        if (due_in := self._alarm.left()) is not None:
-            if due_in <= 0:
-                self._see_to_the_alarm()
-                return
-            left = min(left, due_in)
-        if self._lease is not None:
-            left = min(left, max(0.01, self._lease / 10))
+        left = self.pause()
+        if left <= 0:
+            self._see_to_the_alarm()
+            return
+        if deadline is not None:
+            left = min(left, max(0.0, deadline - time.monotonic()))
         if time.monotonic() - self._looked_after > self._look_after_every:
             self.look_after_others()
         bell.sleep(heard, left)

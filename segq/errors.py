@@ -6,6 +6,7 @@
   `ReceiptError`.
 * The place's: `NotAQueueError`, `FormatVersionError`, `UnsafeDirectoryError`, `NetworkFileSystemError`, `TooManyHandles`.
 * The disk's: `StorageError` (also an `OSError`, with its errno), `DamagedError`.
+* Another engine's: `UnsupportedError` (it cannot do that), `UnreachableError` (its server does not answer).
 
 Each carries what is known of `path` and `segment`, survives pickling (a worker's error travels to its parent) and says
 in its message what to do next.
@@ -118,3 +119,11 @@ class StorageError(QueueError, OSError):
 
 class DamagedError(QueueError):
     """A segment or a block cannot be read. The consumer quarantines it and goes on with the rest."""
+
+
+class UnsupportedError(QueueError, NotImplementedError):
+    """The engine behind this address cannot do what was asked, and nothing like it was done instead; see docs/engines.md."""
+
+
+class UnreachableError(QueueError, ConnectionError):
+    """The engine's server did not answer in time. What was asked may have been done or not; the message says if it matters."""

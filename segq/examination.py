@@ -68,7 +68,15 @@ class Examination:
     def _directory(self) -> list[SegmentName]:
         """What lies in the queue's directory; the segments, oldest first."""
         self._people(silent=False)
-        known = {fmt.QUEUE_FILE, fmt.LOCK_FILE, fmt.INDEX_FILE, fmt.OWNERS_DIR, fmt.QUARANTINE_DIR, fmt.DEAD_DIR}
+        known = {
+            fmt.QUEUE_FILE,
+            fmt.LOCK_FILE,
+            fmt.INDEX_FILE,
+            fmt.OWNERS_DIR,
+            fmt.QUARANTINE_DIR,
+            fmt.DEAD_DIR,
+            fmt.CONNECTORS_DIR,
+        }
         known |= {fmt.LABELS_DIR} if self._labelled else set()
         names: list[SegmentName] = []
         for entry in sorted(fs.listing(self.path)):

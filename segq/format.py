@@ -88,6 +88,7 @@ QUEUE_FILE, LOCK_FILE, INDEX_FILE = "queue.json", "queue.lock", "index"
 OWNERS_DIR, QUARANTINE_DIR, SCRATCH_SUFFIX = "owners", "quarantine", ".scratch"
 LABELS_DIR, UNFINISHED = "labels", ".new"
 DEAD_DIR = "dead"  # a queue itself: what was given up
+CONNECTORS_DIR = "connectors"  # what `segq.connectors` keep beside the items; the engine only knows its name
 DIRECTORIES = (OWNERS_DIR, LABELS_DIR, QUARANTINE_DIR, DEAD_DIR)
 LEDGER_FILE, BATCH_FILE, BLOB_FILE = "ledger", "batch", "blob"
 
@@ -296,6 +297,18 @@ class Block:
             return marked(data, start, before, self.ends[low:high].tolist())
         bounds = [start + e for e in self.ends[low:high]]
         return slices(data, start + before, bounds)
+
+    def lengths(self) -> list[int]:
+        """Of each item, in bytes; of a large one, whose bytes are elsewhere, what it has there."""
+        found, before = [], 0
+        for end in self.ends:
+            stop = end & END_MASK
+            length = stop - before
+            if self.references and end & IS_REFERENCE and length == REFERENCE.size:
+                length = REFERENCE.unpack_from(self.data, self.start + before)[1]
+            found.append(length)
+            before = stop
+        return found
 
 
 def slices(data: bytes, begin: int, ends: list[int]) -> list[bytes]:

@@ -33,12 +33,12 @@ class Bell:
     `alarm`: where, in `words`, the time stands at which whoever sleeps here has to get up (see `alarm`); 0 if there is none.
     """
 
-    __slots__ = ("_flag", "_half", "_halves", "_word", "alarm", "words")
+    __slots__ = ("_flag", "_half", "_halves", "alarm", "word", "words")
 
     def __init__(self, file: MappedFile, word: int, flag: int, alarm: int = 0) -> None:
         self.words, self._halves, self.alarm = file.words, file.halves, int(alarm)
         self._half, self._flag = 2 * int(word), int(flag)
-        self._word = Word(file.halves, self._half)
+        self.word = Word(file.halves, self._half)
 
     def listen(self) -> int:
         """To be called before the last look; the result goes to `sleep`."""
@@ -48,7 +48,7 @@ class Bell:
 
     def sleep(self, heard: int, seconds: float) -> None:
         """Sleeps up to `seconds` unless rung since `listen`."""
-        self._word.wait(heard, seconds)
+        self.word.wait(heard, seconds)
 
     def rung_since(self, heard: int) -> bool:
         return self._halves[self._half] != heard
@@ -60,7 +60,7 @@ class Bell:
             words[self._flag] = 0
             halves, half = self._halves, self._half
             halves[half] = (halves[half] + 1) & 0xFFFFFFFF
-            if self._word.wake(count):
+            if self.word.wake(count):
                 words[self._flag] = 1
 
     def ring_all(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 from array import array
+from collections.abc import Iterable
 
 from segq import format as fmt
 from segq.errors import DamagedError
@@ -136,6 +137,16 @@ class Ledger(ReceiptLedger):
         if self.expires is not None:
             self.expires[begin : begin + count] = memoryview(array("Q", [expires_at]) * count)
             self.words[_LAPSE] = max(self.words[_LAPSE], expires_at)
+
+    def note_sizes(self, begin: int, lengths: Iterable[int]) -> None:
+        """The bytes of the items from `begin` on, where there is a byte limit. Before they are published."""
+        sizes = self.sizes
+        if sizes is None:
+            return
+        total = sizes[begin - 1] if begin else 0
+        for i, length in enumerate(lengths, begin):
+            total += length
+            sizes[i] = total
 
     def reveal(self) -> int:
         """Makes items findable that were given back and not counted; returns how many."""

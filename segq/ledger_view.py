@@ -130,6 +130,15 @@ class LedgerView:
         words = self.words
         return self.stored[_PUBLISHED] > words[_NEXT] or words[_RETURNED] > 0
 
+    @property
+    def next(self) -> int:
+        """The item to be claimed next, unless some were given back."""
+        return self.words[_NEXT]
+
+    def gave_back(self) -> bool:
+        """Whether items before `next` may be free again."""
+        return self.words[_RETURNED] > 0
+
     def untouched(self) -> bool:
         """Whether nobody ever claimed anything. A claimer that died half-way has marked items and not moved `next`."""
         return not self.words[_NEXT] and not self._known_states().strip(FREE)

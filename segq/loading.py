@@ -15,7 +15,6 @@ import mmap
 import os
 import time
 from array import array
-from collections.abc import Iterable
 from itertools import accumulate
 
 from segq import format as fmt
@@ -82,6 +81,12 @@ class LoadingSegment:
             return items <= self.items
         weight = size if size <= LARGE_BYTES else size // _BLOB_SHARE
         return published + items <= self.items and self.bytes + self.end + weight <= most_bytes
+
+    def gathers(self, count: int, size: int) -> bool:
+        """Whether a half takes these with nothing to be opened before."""
+        if not self._half_open or count > HALF_ITEMS or size > HALF_BYTES:
+            return False
+        return self._writer is not None or (self.count + count <= HALF_ITEMS and self.end + size <= HALF_BYTES)
 
     def spent(self) -> bool:
         """Whether it holds much disk for items that are all done: time to seal it, which gives the disk back."""
@@ -156,7 +161,7 @@ class LoadingSegment:
                 if type(item) is Reference:
                     ends[i] |= IS_REFERENCE
         self.ends[begin : begin + count] = memoryview(ends)[1:]
-        self._note_sizes(lengths or map(len, items))
+        self.ledger.note_sizes(self.published, lengths or map(len, items))
         self._note_expiry(count, round(self.tick * 1000), ttl_ms)
         self.count, self.end = begin + count, start + size
         self.words[_PUBLISHED] = self.base + begin + count
@@ -181,22 +186,12 @@ class LoadingSegment:
         except BaseException:
             self.ledger.finalize()  # the block may be in the log all the same
             raise
-        self._note_sizes(lengths or map(len, items))
+        self.ledger.note_sizes(self.published, lengths or map(len, items))
         self._note_expiry(len(items), now, ttl_ms)
         self.words[_PUBLISHED] = first + len(items)
         self.bytes += size
         if ARMED:
             reach("block.published")
-
-    def _note_sizes(self, lengths: Iterable[int]) -> None:
-        sizes, i = self.ledger.sizes, self.published
-        if sizes is None:
-            return
-        total = sizes[i - 1] if i else 0
-        for length in lengths:
-            total += length
-            sizes[i] = total
-            i += 1
 
     def _note_expiry(self, count: int, now_ms: int, ttl_ms: int) -> None:
         if self.ledger.expires is not None:

@@ -30,9 +30,9 @@ _SLEEPERS, _SHUTDOWN = int(IndexWord.ITEMS_SLEEPERS), int(IndexWord.SHUTDOWN)
 # Room reserved ahead at once, at most, and at most this share of what is free: with 16 producers reserving at the same
 # time half of it is still free.
 _AHEAD_ITEMS, _AHEAD_BYTES, _AHEAD_SHARE = 4096, 1 << 20, 32
-_RECALL_SECONDS = 1.0  # how long unused room of others is waited for before the queue is called full: a busy machine's time
+RECALL_SECONDS = 1.0  # how long unused room of others is waited for before the queue is called full: a busy machine's time
 _DEAD_SECONDS = 0.1  # and how long before a look whether they are dead
-_RECALL_LOOK = 0.0005
+RECALL_LOOK = 0.0005
 _PASS_ON_SECONDS = 0.001  # two producers that both need more than there is must not wake each other without pause
 
 
@@ -48,6 +48,14 @@ class _NoSegment:
 
 
 _NONE: Any = _NoSegment()
+
+
+class NotAtOnceError(Exception):
+    """`put(block=None)`: storing `data` takes more than a memory copy."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.data = data
 
 
 class Producer:
@@ -77,7 +85,8 @@ class Producer:
         if settings.ttl:
             tidier.attend(settings.ttl)
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: Any, block: bool | None = True, timeout: float | None = None) -> None:
+        """`block` None: only if that is a memory copy, else NotAtOnceError."""
         try:
             data = self._dumps(item)
         except Exception as error:
@@ -105,39 +114,92 @@ class Producer:
                 if ARMED:
                     reach("put.published")
                 done = True
+            elif block is None:
+                raise NotAtOnceError(data)
             else:
                 done = self._try_store([data], len(data), self._ttl_ms)
         if not done:
-            self._wait_and_store([data], len(data), self._ttl_ms, block, timeout)
+            self._wait_and_store([data], len(data), self._ttl_ms, bool(block), timeout)
         if self._index_words[_SLEEPERS]:
             self._bell.ring()
 
     def put_many(
         self, items: Iterable[Any], block: bool = True, timeout: float | None = None, ttl: float | None = None
     ) -> None:
-        dumps = self._dumps
-        if isinstance(items, (str, bytes, bytearray, memoryview)):
-            raise TypeError(f"put_many takes an iterable of items; this is one {type(items).__name__}, use put")
-        chosen = list(items)
-        try:
-            data = chosen if self._raw and set(map(type, chosen)) == {bytes} else list(map(dumps, chosen))
-        except Exception as error:
-            raise unserialisable(_culprit(chosen, dumps), self._settings.serializer, error) from error
-        self.put_stored(data, block, timeout, ttl)
+        self.put_stored(self.serialised(items), block, timeout, ttl)
 
     def put_stored(self, data: list[bytes], block: bool = True, timeout: float | None = None, ttl: float | None = None) -> None:
         """`put_many` of items that are serialised already."""
+        ttl_ms = self.ttl_ms(ttl)
         if not data:
             self._refuse_if_over()
             return
         size = sum(map(len, data))
-        ttl_ms = self._ttl_ms if ttl is None else max(1, round(positive_seconds("ttl", ttl) * 1000))
         with self._lock:
             done = self._try_store(data, size, ttl_ms)
         if not done:
             self._wait_and_store(data, size, ttl_ms, block, timeout)
         if self._index_words[_SLEEPERS]:
             self._bell.ring()
+
+    def serialised(self, items: Iterable[Any]) -> list[bytes]:
+        """What is stored for `items`. Raises SerializationError."""
+        dumps = self._dumps
+        if isinstance(items, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"put_many takes an iterable of items; this is one {type(items).__name__}, use put")
+        chosen = list(items)
+        try:
+            return chosen if self._raw and set(map(type, chosen)) == {bytes} else list(map(dumps, chosen))
+        except Exception as error:
+            raise unserialisable(_culprit(chosen, dumps), self._settings.serializer, error) from error
+
+    def ttl_ms(self, ttl: float | None) -> int:
+        """The time to live of an item in milliseconds, 0 for none, given what the user said of it."""
+        return self._ttl_ms if ttl is None else max(1, round(positive_seconds("ttl", ttl) * 1000))
+
+    # --- for those who must not be held up (`segq.aio`) ---
+
+    def store(self, data: list[bytes], ttl_ms: int, *, at_ease: bool = False) -> bool | None:
+        """Stores all of `data` as one; False if there is no room for it (others are asked for what they do not use).
+
+        `at_ease`: None, and nothing is stored, where it would be more than a memory copy and a look at the room.
+        """
+        size = sum(map(len, data))
+        with self._lock:
+            if at_ease and not self._at_ease(len(data), size, ttl_ms):
+                return None
+            done = self._try_store(data, size, ttl_ms)
+        while not done and not at_ease and self._catalog.make_room():
+            done = self._store(data, size, ttl_ms)
+        if done and self._index_words[_SLEEPERS]:
+            self._bell.ring()
+        return done
+
+    def _at_ease(self, count: int, size: int, ttl_ms: int) -> bool:
+        segment = self._segment
+        expiring = ttl_ms or self._expiring
+        return (
+            segment is not _NONE
+            and not self._direct
+            and (not expiring or (self._tidier.attending and segment.takes_expiring(self._ttl_ms)))
+            and size <= LARGE_BYTES
+            and segment.has_place(count, size, self._settings.segment_bytes)
+            and segment.gathers(count, size)
+            and not segment.spent()
+        )
+
+    def asks_for_room(self) -> bool:
+        """Whether others hold room that they do not use; they are asked for it. To be asked before the queue is called full."""
+        idle = self._others_idle()
+        if idle:
+            recall(self._index)
+        return idle
+
+    def look_after_others(self) -> None:
+        """What one who waits for room does now and then: those who died gave theirs back."""
+        if self._index.turn_to_rescue():
+            self._catalog.look_again()
+            rescue.rescue(self._catalog, self._owner.slot)
 
     def _new_run(self, segment: LoadingSegment, now: float) -> bool:
         """A put in another millisecond than the last: notes the time; False if there is no place for that."""
@@ -237,7 +299,7 @@ class Producer:
             if self._store(data, size, ttl_ms):
                 return
         if not block:
-            raise Full(self._full_message(len(data)), path=self._catalog.queue)
+            raise Full(self.full_message(len(data)), path=self._catalog.queue)
         room = self._index.room
         slept = False
         while True:
@@ -254,15 +316,13 @@ class Producer:
             if left <= 0:
                 if self._recall_and_store(data, size, ttl_ms):
                     return
-                raise Full(f"{self._full_message(len(data))} within {timeout} s", path=self._catalog.queue)
+                raise Full(f"{self.full_message(len(data))} within {timeout} s", path=self._catalog.queue)
             if self._others_idle():
                 recall(self._index)
                 left = min(left, HOLD_SECONDS)
             room.sleep(heard, left)
             slept = len(data) > 1 and room.rung_since(heard)
-            if self._index.turn_to_rescue():
-                self._catalog.look_again()
-                rescue.rescue(self._catalog, self._owner.slot)
+            self.look_after_others()
 
     def _store(self, data: list[bytes], size: int, ttl_ms: int) -> bool:
         with self._lock:
@@ -274,14 +334,14 @@ class Producer:
         while True:
             if self._store(data, size, ttl_ms):
                 return True
-            if not self._others_idle() or time.monotonic() > begun + _RECALL_SECONDS:
+            if not self._others_idle() or time.monotonic() > begun + RECALL_SECONDS:
                 return False
             if not looked and time.monotonic() > begun + _DEAD_SECONDS:
                 looked = True
                 rescue.rescue(self._catalog, self._owner.slot)
                 continue
             recall(self._index)
-            time.sleep(_RECALL_LOOK)
+            time.sleep(RECALL_LOOK)
 
     def _others_idle(self) -> bool:
         with self._lock, self._index.lock:
@@ -289,7 +349,7 @@ class Producer:
             own, own_bytes = (0, 0) if segment is _NONE else (segment.unused, segment.unused_bytes())
             return taken.idle > max(0, own) or taken.idle_bytes > max(0, own_bytes)
 
-    def _full_message(self, count: int) -> str:
+    def full_message(self, count: int) -> str:
         limits = [f"capacity {self._settings.capacity}"] if self._settings.capacity else []
         limits += [f"max_bytes {self._settings.max_bytes}"] if self._settings.max_bytes else []
         return f"{self._catalog.queue} is full ({', '.join(limits)}): no room for {count} more"

@@ -29,7 +29,9 @@ class QueueParts(Parts):
     consumer: Consumer
     dead: DeadLetters
 
-    def __init__(self, path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None) -> None:
+    def __init__(
+        self, path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None, oldest_first: bool
+    ) -> None:
         dumps, loads = codec(settings.serializer, serializer)
         super().__init__(path, settings, Catalog)
         tally = stats.Tally(self.catalog)
@@ -40,8 +42,9 @@ class QueueParts(Parts):
         if self.rescued:
             burial.rescue()
         self.consumer = Consumer(
-            self.catalog, self.index.items, self.owner, settings, loads_items, prefetch, self.keeper, burial
-        )
+            self.catalog, self.index.items, self.owner, settings, loads_items, prefetch, self.keeper, burial,
+            oldest_first=oldest_first,
+        )  # fmt: skip
 
 
 class Queue(Putting, Getting):
@@ -70,6 +73,8 @@ class Queue(Putting, Getting):
             its consumer died, goes to `dead` with the reason. None (default): no limit. A queue created without it may be
             opened with it: it holds for what that handle is handed then.
         allow_network_fs: whether to open one on a network file system, where the guarantees hold for one host at most.
+        oldest_first: whether this handle gets from the oldest segment there is, whoever put it. False (default): it takes turns
+            with the producers, so that consumers spread out and no producer waits for another's backlog.
 
     Settings are stored in the queue: whoever opens it later needs only the path. One that is given again has to agree.
 
@@ -95,6 +100,7 @@ class Queue(Putting, Getting):
         max_deliveries: int | None = None,
         *,
         allow_network_fs: bool = False,
+        oldest_first: bool = False,
     ) -> None:
         place = absolute(path)
         prefetch = None if prefetch is None else whole_number("prefetch", prefetch)
@@ -113,10 +119,11 @@ class Queue(Putting, Getting):
         settings = settle(place, "queue", given, create=create, allow_network_fs=allow_network_fs)
         self._describe(place, settings)
         self._serializer, self._prefetch, self._allow_network_fs = serializer, prefetch, allow_network_fs
+        self._oldest_first = oldest_first
         self._open()
 
     def _assemble(self) -> QueueParts:
-        return QueueParts(self.path, self.settings, self._serializer, self._prefetch)
+        return QueueParts(self.path, self.settings, self._serializer, self._prefetch, self._oldest_first)
 
     @property
     def dead(self) -> DeadLetters:
@@ -168,15 +175,17 @@ class Queue(Putting, Getting):
         while True:
             parts = self._open()
             heard = parts.index.listen_for_done()
-            if not self._unfinished(parts):
+            if not self._unfinished():
                 return
             left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
             if left <= 0:
-                raise TimeoutError(f"{self.path}: still {self._unfinished(parts)} unfinished after {timeout} s")
+                raise TimeoutError(f"{self.path}: still {self._unfinished()} unfinished after {timeout} s")
             parts.index.joins.sleep(heard, left)
             parts.consumer.look_after_others()
 
-    def _unfinished(self, parts: QueueParts) -> int:
+    def _unfinished(self) -> int:
+        """How many items `join` waits for just now."""
+        parts: QueueParts = self._open()
         with parts.tally_lock:
             stored, _ = parts.tally.stored()
         return stored + stats.outstanding(parts.catalog)  # in this order: an item may be got in between
@@ -203,11 +212,17 @@ class Queue(Putting, Getting):
         parts.index.room.ring_all()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return described, (self.path, self.settings, self._serializer, self._prefetch, self._allow_network_fs)
+        state = (self._serializer, self._prefetch, self._allow_network_fs, self._oldest_first)
+        return described, (self.path, self.settings, *state)
 
 
 def described(
-    path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None, allow_network_fs: bool
+    path: str,
+    settings: Settings,
+    serializer: str | Serializer | None,
+    prefetch: int | None,
+    allow_network_fs: bool,
+    oldest_first: bool = False,
 ) -> Queue:
     """A handle that was sent to this process, not open yet: its first use opens it.
 
@@ -216,4 +231,5 @@ def described(
     handle = Queue.__new__(Queue)
     handle._describe(path, settings)  # noqa: SLF001
     handle._serializer, handle._prefetch, handle._allow_network_fs = serializer, prefetch, allow_network_fs  # noqa: SLF001
+    handle._oldest_first = oldest_first  # noqa: SLF001
     return handle

@@ -145,13 +145,14 @@ class _Mending:
             try:
                 reader = SegmentReader(path, None)
                 try:
-                    end, expires = reader.end(), reader.expiries(ledger.published)
+                    logged = reader.logged()
                 finally:
                     reader.close()
             except DamagedError as error:
                 self._catalog.quarantine(name, str(error))
                 return
-            rescue.believe_the_log(path, ledger, max(end, ledger.published), expires)
+            if logged.end >= ledger.published:  # nothing is given up here
+                rescue.believe_the_log(path, ledger, logged)
         ledger.seal()
         self._catalog.bell.ring()
 

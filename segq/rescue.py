@@ -23,7 +23,7 @@ from segq.failpoints import ARMED, reach
 from segq.format import NEVER, IndexWord, LedgerFlag, LedgerWord, SegmentName, State
 from segq.index import EVERYBODY
 from segq.ledger import Ledger
-from segq.segment import SegmentReader, SegmentWriter
+from segq.segment import Logged, SegmentReader, SegmentWriter
 
 log = logging.getLogger("segq")
 
@@ -95,10 +95,10 @@ def _settle_sealed(catalog: Catalog, name: SegmentName, ledger: Ledger) -> None:
     if not ledger.sealed:  # its name is younger than what the disk has of its ledger
         reader = SegmentReader(path, None)
         try:
-            flushed, expires = reader.end(), reader.expiries(0)
+            logged = reader.logged()
         finally:
             reader.close()
-        believe_the_log(path, ledger, flushed, expires)
+        believe_the_log(path, ledger, logged)
         ledger.seal()
     _begin_anew(catalog, name, ledger)
 
@@ -154,7 +154,7 @@ def _seal_by_name(catalog: Catalog, name: SegmentName) -> None:
         if not ledger.sealed:
             reader = SegmentReader(path, None)
             try:
-                believe_the_log(path, ledger, reader.end(), reader.expiries(0)[ledger.published :])
+                believe_the_log(path, ledger, reader.logged())
             finally:
                 reader.close()
             ledger.seal()
@@ -207,13 +207,14 @@ def _settle(catalog: Catalog, slot: int) -> None:
     catalog.index.changed()
     catalog.bell.ring()
     catalog.index.freed(EVERYBODY)
+    pid = record.pid if record else None
     log.log(
         logging.WARNING if settled or freed else logging.DEBUG,
         "rescued what process %s held: %d segments, %d items",
-        record.pid if record else "?",
+        pid or "?",
         sealed,
         freed,
-        extra={"slot": slot, "segments": sealed, "items": freed},
+        extra={"event": "rescue", "queue": catalog.queue, "slot": slot, "pid": pid, "segments": sealed, "items": freed},
     )
     if ARMED:
         reach("rescue.forgotten")
@@ -298,7 +299,6 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
     if batch is None and not os.path.exists(os.path.join(path, "CURRENT")):
         return
     writer = SegmentWriter(path)
-    expires: list[int] = []
     try:
         flushed = writer.flushed()
         pieces = batch.unflushed(flushed, published, open_only=same_boot) if batch is not None else []
@@ -308,27 +308,27 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
             pieces, same_boot = [], False
         for first, block in pieces:
             writer.write(first, with_checksums(first, block, path, ledger.states), sync=False)
-        flushed = writer.flushed()
-        if not same_boot:
-            expires = writer.expiries(0)
+        logged = None if same_boot else writer.logged()
     finally:
         writer.close()
     if batch is not None:
         batch.end_at(published)
-    if not same_boot:
-        believe_the_log(path, ledger, flushed, expires)
+    if logged is not None:
+        believe_the_log(path, ledger, logged)
 
 
-def believe_the_log(path: str, ledger: Ledger, flushed: int, expires: list[int]) -> None:
+def believe_the_log(path: str, ledger: Ledger, logged: Logged) -> None:
     """After loss of power: what is in RocksDB's log is there, whatever the ledger says; what is not is lost."""
-    published = ledger.published
+    published, flushed = ledger.published, min(logged.end, ledger.layout.items)
     if flushed > published:
-        flushed = min(flushed, ledger.layout.items)
         ledger.allocate(flushed)
     if ledger.expires is not None:
-        for i, at in enumerate(expires[: ledger.layout.items]):
+        for i, at in enumerate(logged.expires[:flushed]):
             if at != NEVER or not ledger.expires[i]:  # a block that was not written, its items being done, says nothing
                 ledger.note_expiry(i, 1, at)
+    ledger.note_sizes(0, logged.lengths[:flushed])
+    if flushed < published:
+        ledger.note_sizes(flushed, [0] * (published - flushed))
     if flushed > published:
         ledger.words[LedgerWord.PUBLISHED] = flushed
         log.warning("%s: %d items found beyond what its ledger knew", path, flushed - published)
@@ -342,16 +342,16 @@ def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
     None if there was nothing to keep. Under the structure lock; nobody may be appending. Raises DamagedError.
     """
     path = catalog.path(name)
-    end, expires = 0, list[int]()
+    logged = Logged([], [])
     if os.path.exists(os.path.join(path, "CURRENT")):
         reader = SegmentReader(path, None)
         try:
-            end = reader.end()
-            expires = reader.expiries(0)
+            logged = reader.logged()
         finally:
             reader.close()
     elif os.path.exists(os.path.join(path, fmt.BATCH_FILE)):
         raise DamagedError(f"{path} has an open batch but no ledger", segment=str(name))
+    end, expires = logged.end, logged.expires
     if not end:
         if name.state is State.LOADING:
             catalog.discard(name)
@@ -368,8 +368,9 @@ def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
     fs.unlink(unfinished)
     ledger = Ledger.create(unfinished, max(end, catalog.items), flags, 0, process.boot_epoch())
     ledger.allocate(end)
-    for i, at in enumerate(expires[:end]):
+    for i, at in enumerate(expires):
         ledger.note_expiry(i, 1, at)
+    ledger.note_sizes(0, logged.lengths)
     ledger.words[LedgerWord.PUBLISHED] = end
     if name.state is not State.LOADING:
         ledger.seal()

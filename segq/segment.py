@@ -19,7 +19,7 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from rocksdict import AccessType, DBCompressionType, DBRecoveryMode, Options, Rdict, WriteOptions
 
@@ -120,8 +120,8 @@ _ERRNO_TEXTS = {os.strerror(code): code for code in (errno.ENOSPC, errno.EDQUOT,
 # RocksDB's words for a file that could not be opened, and could when it tried again at once: it does not say why.
 _PASSED = "Direct I/O is not supported by the specified DB"
 
-
-_SCRATCH = re.compile(rf"/{fmt.OWNERS_DIR}/\d+{re.escape(fmt.SCRATCH_SUFFIX)}")
+# Where a reader writes: in its scratch, and the settings that the binding (whose errors have a number) writes at each opening.
+_WRITTEN = re.compile(rf"/{fmt.OWNERS_DIR}/\d+{re.escape(fmt.SCRATCH_SUFFIX)}|\(os error \d+\)")
 
 
 def _translated(error: Exception, path: str, *, reading: bool) -> QueueError:
@@ -134,7 +134,7 @@ def _translated(error: Exception, path: str, *, reading: bool) -> QueueError:
         reason = "a file could not be opened for a moment (too many open files, or out of memory?); try again"
         return StorageError(f"{path}: {reason}", errno=errno.EAGAIN, path=path)
     for words, code in _ERRNO_TEXTS.items():
-        if words in text and not (reading and code == errno.EIO and not _SCRATCH.search(text)):  # there it only writes
+        if words in text and not (reading and code == errno.EIO and not _WRITTEN.search(text)):
             translated: QueueError = storage_error(OSError(code, words), path)
             return translated
     if re.search(r"Corruption|Invalid argument|does not exist|No such file|Not implemented", text):
@@ -142,6 +142,21 @@ def _translated(error: Exception, path: str, *, reading: bool) -> QueueError:
     if reading:
         return DamagedError(f"{path}: RocksDB: {text}", path=path)
     return StorageError(f"{path}: RocksDB: {text}", errno=errno.EIO, path=path)
+
+
+class Logged(NamedTuple):
+    """What the blocks of a segment say of its items, from the first on.
+
+    Items of blocks that were not written, because all of them were done, never expire and have no bytes.
+    """
+
+    expires: list[int]  # milliseconds of the epoch
+    lengths: list[int]  # bytes
+
+    @property
+    def end(self) -> int:
+        """The index behind the last item."""
+        return len(self.lengths)
 
 
 class SegmentWriter:
@@ -172,15 +187,16 @@ class SegmentWriter:
 
     def flushed(self) -> int:
         """The index behind the last item that is in a block."""
-        if self._instance is None:
-            raise StorageError(f"{self._path}: an earlier write failed", path=self._path)
-        return _end_of(self._instance, self._path)
+        return _end_of(self._live(), self._path)
 
-    def expiries(self, first: int) -> list[int]:
-        """When the items from `first` on expire, in milliseconds of the epoch."""
+    def logged(self) -> Logged:
+        """Raises DamagedError or StorageError."""
+        return _logged(self._live(), self._path)
+
+    def _live(self) -> Rdict:
         if self._instance is None:
             raise StorageError(f"{self._path}: an earlier write failed", path=self._path)
-        return _expiries_of(self._instance, self._path, first)
+        return self._instance
 
     def close(self, *, sync: bool = False) -> None:
         """Lets go without rewriting the data. All blocks are readable from now on, under any name."""
@@ -250,9 +266,9 @@ class SegmentReader:
         """The index behind the last item that is in a block."""
         return _end_of(self._live(), self._path)
 
-    def expiries(self, first: int) -> list[int]:
-        """When the items from `first` on expire, in milliseconds of the epoch."""
-        return _expiries_of(self._live(), self._path, first)
+    def logged(self) -> Logged:
+        """Raises DamagedError or StorageError."""
+        return _logged(self._live(), self._path)
 
     def _live(self) -> Rdict:
         if self._instance is None:
@@ -393,16 +409,17 @@ def _end_of(instance: Rdict, path: str) -> int:
     return block.first + block.count
 
 
-def _expiries_of(instance: Rdict, path: str, first: int) -> list[int]:
-    """`NEVER` for items of blocks that were not written, because all of them were done."""
-    found: list[int] = []
+def _logged(instance: Rdict, path: str) -> Logged:
+    expires: list[int] = []
+    lengths: list[int] = []
     try:
         cursor = instance.iter()
         cursor.seek_to_first()
         while cursor.valid():
             block = fmt.decode_block(cursor.key(), cursor.value())
-            found += [fmt.NEVER] * (block.first - len(found))
-            found += fmt.expiries(block.runs, block.count)
+            missing = block.first - len(expires)
+            expires += [fmt.NEVER] * missing + fmt.expiries(block.runs, block.count)
+            lengths += [0] * missing + block.lengths()
             cursor.next()
         cursor.status()
         del cursor
@@ -410,4 +427,4 @@ def _expiries_of(instance: Rdict, path: str, first: int) -> list[int]:
         raise
     except Exception as error:
         raise _translated(error, path, reading=True) from error
-    return found[first:]
+    return Logged(expires, lengths)

@@ -2,7 +2,7 @@
 
 Those of one lineage (one producer) go strictly in order, so that its items are claimed in the order put; among lineages the
 one at hand, for a while, then the next, so that none starves. Consumers begin at different lineages, which spreads them
-where there are several.
+where there are several. Or, `oldest_first`, always the oldest segment that has free items.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Shelf:
         self._recent: list[SegmentView] = []
         self._pruned = -1
         self.at_hand: SegmentView | None = None
+        self.oldest_first = False
 
     # --- opening ---
 
@@ -102,7 +103,9 @@ class Shelf:
                     continue
             seen.add(name.lineage)
             heads.append(name)
-        if self.at_hand is None:
+        if self.oldest_first:
+            turn = 0
+        elif self.at_hand is None:
             turn = slot % len(heads) if heads else 0
         else:
             stamp = self.at_hand.name.stamp
@@ -110,11 +113,14 @@ class Shelf:
         return heads[turn:] + heads[:turn]
 
     def heads_its_lineage(self, view: SegmentView) -> bool:
-        """Whether no older segment of the same producer has items free again (given back by somebody)."""
+        """Whether no older segment of the same producer has items free again (given back by somebody).
+
+        `oldest_first`: of any producer.
+        """
         for name in self._catalog.names():
             if name.stamp >= view.name.stamp:
                 return True
-            if name.lineage == view.name.lineage:
+            if self.oldest_first or name.lineage == view.name.lineage:
                 if name.state is State.READY:
                     return False
                 older = self.view(name)
@@ -131,6 +137,16 @@ class Shelf:
             if view is not None and view.ledger.available():
                 return True
         return False
+
+    def at_ease(self) -> bool:
+        """Whether all that is free can be claimed and read as it is: no name to be learned or changed, nothing to be opened."""
+        if self._catalog.stale():
+            return False
+        for name in self._catalog.names():
+            view = self._views.get(name.identity)
+            if view is None or name.state is State.READY or (view.ledger.available() and not view.at_hand()):
+                return False
+        return True
 
     # --- letting go ---
 

@@ -56,7 +56,14 @@ class SubscriptionParts(TopicParts):
     consumer: Consumer
 
     def __init__(
-        self, path: str, settings: Settings, serializer: str | Serializer | None, prefetch: int | None, label: str, start: str
+        self,
+        path: str,
+        settings: Settings,
+        serializer: str | Serializer | None,
+        prefetch: int | None,
+        label: str,
+        start: str,
+        oldest_first: bool,
     ) -> None:
         _, loads = codec(settings.serializer, serializer)
         super().__init__(path, settings, TopicCatalog)
@@ -69,7 +76,9 @@ class SubscriptionParts(TopicParts):
             burial = Burial(self.dead, settings.serializer, label)
             if self.rescued:
                 burial.rescue()
-            self.consumer = Consumer(self.of_label, bell, self.owner, settings, loads_items, prefetch, self.keeper, burial)
+            self.consumer = Consumer(
+                self.of_label, bell, self.owner, settings, loads_items, prefetch, self.keeper, burial, oldest_first=oldest_first
+            )
         except BaseException:
             self.close()
             raise
@@ -82,6 +91,7 @@ class Subscription(Getting):
 
     Made by `Topic.subscribe`; whoever knows the path may make one directly. The processes that subscribe to the same label
     share its items as the consumers of a queue do, with the same guarantees; `missed` says what none of them will see.
+    `oldest_first`: as for `Queue`.
     """
 
     def __init__(
@@ -94,6 +104,7 @@ class Subscription(Getting):
         serializer: str | Serializer | None = None,
         max_deliveries: int | None = None,
         allow_network_fs: bool = False,
+        oldest_first: bool = False,
     ) -> None:
         if start not in STARTS:
             raise SettingsError(f"start must be one of {', '.join(map(repr, STARTS))}, not {start!r}")
@@ -105,11 +116,13 @@ class Subscription(Getting):
         self._describe(place, settings)
         self.label = label
         self._start, self._prefetch, self._serializer = start, prefetch, serializer
-        self._allow_network_fs = allow_network_fs
+        self._allow_network_fs, self._oldest_first = allow_network_fs, oldest_first
         self._open()
 
     def _assemble(self) -> SubscriptionParts:
-        return SubscriptionParts(self.path, self.settings, self._serializer, self._prefetch, self.label, self._start)
+        return SubscriptionParts(
+            self.path, self.settings, self._serializer, self._prefetch, self.label, self._start, self._oldest_first
+        )
 
     def stats(self) -> stats.LabelStats:
         """How far the label is; see `segq.stats.LabelStats`."""
@@ -147,12 +160,13 @@ class Subscription(Getting):
         return f"<segq.Subscription {self.label!r} of {self.path!r}{' closed' if self._closed else ''}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = (self.label, self._start, self._prefetch, self._serializer, self._allow_network_fs)
+        state = (self.label, self._start, self._prefetch, self._serializer, self._allow_network_fs, self._oldest_first)
         return _described_subscription, (self.path, self.settings, state)
 
 
 def _described_subscription(path: str, settings: Settings, state: tuple[Any, ...]) -> Subscription:
     handle = Subscription.__new__(Subscription)
     handle._describe(path, settings)  # noqa: SLF001
-    handle.label, handle._start, handle._prefetch, handle._serializer, handle._allow_network_fs = state  # noqa: SLF001
+    handle.label, handle._start, handle._prefetch, handle._serializer = state[:4]  # noqa: SLF001
+    handle._allow_network_fs, handle._oldest_first = state[4:]  # noqa: SLF001
     return handle

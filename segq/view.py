@@ -47,6 +47,15 @@ class SegmentView:
             items += more
         return items, runs
 
+    def at_hand(self) -> bool:
+        """Whether the items to be claimed next can be read without opening anything."""
+        ledger = self.ledger
+        if ledger.gave_back():
+            return False  # somewhere before `next`: nobody knows where
+        if self._reader is not None and ledger.sealed:
+            return True
+        return self._batch is not None and self._batch.holds(ledger.next, ledger.published)
+
     def readable_from(self, index: int, end: int) -> int:
         """The first item after `index` that is in a whole block; `end` if there is none before it."""
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Which cluster the Kafka tests ran against, where some did."""
+    factory = getattr(config, "_tmp_path_factory", None)
+    said = factory.getbasetemp() / "kafka" / "ran-against" if factory is not None else None
+    if said is not None and said.exists():
+        terminalreporter.write_line(f"The Kafka tests ran against {said.read_text()}.")
+
+
 @pytest.fixture
 def queue_path(tmp_path: Path) -> Iterator[str]:
     """Where a test may create a queue. If there is one when the test is over, nothing may be wrong with it."""
@@ -23,3 +33,12 @@ def queue_path(tmp_path: Path) -> Iterator[str]:
     if os.path.lexists(os.path.join(path, "queue.json")):
         report = segq.check(path)
         assert report.ok, report.problems
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A place in memory if there is room: for what does not ask what a real disk would do, since fsync takes its time there."""
+    memory = Path("/dev/shm")
+    parent = memory if memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30 else tmp_path
+    with tempfile.TemporaryDirectory(prefix="segq-test-", dir=parent) as made:
+        yield Path(made, "place")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nats_server
+import pytest
 from cli_command import PATIENCE, ROOT, environment
 
 EXAMPLES = ROOT / "examples"
@@ -18,7 +20,17 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_every_example_has_a_test_and_says_how_to_run_it() -> None:
-    tested = {"worker_pool.py", "producer.py", "consumer.py", "crash_safe_receive.py", "topic.py"}
+    tested = {
+        "worker_pool.py",
+        "producer.py",
+        "consumer.py",
+        "crash_safe_receive.py",
+        "topic.py",
+        "three_nodes.py",
+        "kafka_roundtrip.py",
+        "asyncio_workers.py",
+        "from_rocksq.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
     for name in tested - {"consumer.py"}:
         assert f"python examples/{name}" in (EXAMPLES / name).read_text()
@@ -63,3 +75,27 @@ def test_each_label_of_the_topic_gets_every_headline() -> None:
         lines = [line.removeprefix(f"{label}: ") for line in shown if line.startswith(label)]
         assert lines == ["rain", "sun", "wind", "fog", "snow", "missed 0, behind 0"]
     assert shown[-1] == "stored now: 0"
+
+
+@pytest.mark.external
+def test_nothing_is_lost_when_one_of_three_nodes_dies() -> None:
+    pytest.importorskip("nats", reason="needs nats-py: pip install 'segq[nats]'")
+    if nats_server.binary() is None:
+        pytest.skip("there is no nats-server on this machine (.ci/nats-server installs one)")
+    shown = run("three_nodes.py", "--server", nats_server.binary()).splitlines()
+    assert any(re.fullmatch(r"node \d is killed, \d+ orders are done", line) for line in shown)
+    assert shown[-1] == "1000 of 1000 orders are done, 0 are left"
+
+
+def test_the_coroutines_answer_what_the_other_process_asks() -> None:
+    assert run("asyncio_workers.py") == "50 squares, the last of them 2401; jobs left: 0\n"
+
+
+def test_a_queue_of_rocksqs_kind_is_shared_by_two_processes() -> None:
+    shown = run("from_rocksq.py").splitlines()
+    assert shown[:3] == ["Failed to push item: Queue is full", "popped in another process: [b'a', b'b', b'c']", "left: 0"]
+    assert shown[3:] == [f"{label} [b'rain', b'sun'] False" for label in ("mail", "log")]
+
+
+def test_the_kafka_example_says_what_it_needs() -> None:
+    assert run("kafka_roundtrip.py").startswith("this example needs")

@@ -36,7 +36,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print every letter as a line of JSON, with its value.")
 def list_command(queue: str, count: int, *, every: bool, as_json: bool) -> int:
     """List the letters that wait: id, age, how often the item was handed out, and why it was given up."""
-    with place.open_existing(queue) as target:
+    with place.open_local(queue) as target:
         total = len(target.dead)
         letters = target.dead.peek(max(1, total) if every else count)
     if as_json:
@@ -57,7 +57,7 @@ def list_command(queue: str, count: int, *, every: bool, as_json: bool) -> int:
 @click.option("--value", "only_value", is_flag=True, help="Print the item alone, as `segq get` would.")
 def show_command(queue: str, letter_id: str, *, only_value: bool) -> None:
     """Show one letter in full, as JSON."""
-    with place.open_existing(queue) as target:
+    with place.open_local(queue) as target:
         letter = target.dead.find(letter_id)
     if letter is None:
         raise click.ClickException(f"no letter {letter_id!r} waits in {queue}")
@@ -76,7 +76,7 @@ def show_command(queue: str, letter_id: str, *, only_value: bool) -> None:
 def requeue_command(queue: str, ids: tuple[str, ...], *, every: bool, timeout: float) -> int:
     """Put the items of letters back into QUEUE, as new ones."""
     _one_of(ids, every=every)
-    with place.open_existing(queue) as target:
+    with place.open_local(queue) as target:
         count = target.dead.requeue(None if every else ids, timeout=timeout)
     return _said(count, "put back", ids)
 
@@ -87,7 +87,7 @@ def requeue_command(queue: str, ids: tuple[str, ...], *, every: bool, timeout: f
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge_command(queue: str, ids: tuple[str, ...], *, yes: bool) -> int:
     """Throw letters away: those named, or all that wait."""
-    with place.open_existing(queue) as target:
+    with place.open_local(queue) as target:
         if not ids and not yes:
             click.confirm(f"Throw away the {len(target.dead):,} dead letters of {queue}?", abort=True, err=True)
         count = target.dead.discard(ids) if ids else target.dead.purge()

@@ -58,7 +58,7 @@ def command(
         taking = Taking(source, most, follow=follow, timeout=timeout)
         if ack_after:
             return _run_each(source, taking, argv, follow=follow)
-        return _print(taking, items.as_json if as_json else items.rendered, _end(null=null, exact=exact))
+        return _print(source, taking, items.as_json if as_json else items.rendered, _end(null=null, exact=exact))
 
 
 def _end(*, null: bool, exact: bool) -> bytes:
@@ -110,12 +110,12 @@ class Taking:
         return messages
 
 
-def _print(taking: Taking, render: Callable[[object], bytes], end: bytes) -> int:
+def _print(source: place.Source, taking: Taking, render: Callable[[object], bytes], end: bytes) -> int:
     from segq.cli.outlet import Outlet
     from segq.cli.stream import Stream
 
     outlet = Outlet(1)
-    stream = Stream(outlet, render, end)
+    stream = Stream(outlet, render, end, getattr(source, "ack_many", None))
     try:
         while not taking.is_complete:
             messages = taking.at_once(stream.batch)

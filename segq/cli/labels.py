@@ -22,7 +22,7 @@ def command(queue: str, *, remove: str | None, as_json: bool) -> int:
       segq labels news
       segq labels news --remove mail
     """
-    with segq.Topic(queue, create=False) as topic:
+    with segq.connect(queue, "topic", create=False) as topic:
         if remove is not None:
             try:
                 topic.remove_label(remove)

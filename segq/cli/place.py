@@ -1,16 +1,20 @@
-"""What a verb's QUEUE is: a queue, or a topic, of which a consumer reads one label."""
+"""What a verb's QUEUE is: the path or the address of a queue, or of a topic, of which a consumer reads one label."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 import segq
+from segq.connect import exists, subscription
+from segq.engines.address import is_address
+from segq.engines.interface import QueueLike, SubscriptionLike, TopicLike
 
-Source = segq.Queue | segq.Subscription
-Target = segq.Queue | segq.Topic
+Source = QueueLike | SubscriptionLike
+Target = QueueLike | TopicLike
 
 
 def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,21 +31,51 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_source(path: str, label: str | None, start: str = "oldest", max_deliveries: int | None = None) -> Source:
     """The queue at `path`, or the label of the topic there. Raises click.UsageError if it is not said which."""
+    given: dict[str, Any] = {} if max_deliveries is None else {"max_deliveries": max_deliveries}
     if segq.kind_of(path) == "topic":
         if label is None:
             known = segq_labels(path)
             raise click.UsageError(f"{path} is a topic: say which --label ({', '.join(known) or 'there is none yet'})")
-        return segq.Subscription(path, label, start, max_deliveries=max_deliveries)
+        return subscription(path, label, start, **given)
     if label is not None:
         raise click.UsageError(f"{path} is a queue; only topics have labels")
-    return segq.Queue(path, create=False, max_deliveries=max_deliveries)
+    return segq.connect(path, "queue", create=False, **given)
 
 
 def open_existing(path: str) -> Target:
     """Whatever is at `path`."""
-    return segq.Topic(path, create=False) if segq.kind_of(path) == "topic" else segq.Queue(path, create=False)
+    return segq.connect(path, segq.kind_of(path), create=False)
+
+
+def open_local(path: str) -> segq.Queue | segq.Topic:
+    """The same, where only a directory will do."""
+    target = open_existing(path)
+    if not isinstance(target, segq.Queue | segq.Topic):
+        target.close()
+        raise click.UsageError(f"{path} is not a directory; its dead letters are a queue of their own (see docs/engines.md)")
+    return target
+
+
+def open_target(path: str, settings: dict[str, Any], *, topic: bool) -> Target:
+    """Where to put: what is at `path`, or a new queue (or `topic`) with these settings."""
+    kind = "topic" if topic or (exists(path) and segq.kind_of(path) == "topic") else "queue"
+    if is_address(path) and not path.startswith("segq://"):
+        settings = {"atomic": False, **settings}  # what is read at once need not be stored as one write
+    return segq.connect(path, kind, **settings)
+
+
+def absolute(path: str) -> str:
+    """What means the same in a process that stands elsewhere."""
+    return path if is_address(path) else os.path.abspath(path)
+
+
+def directory(path: str) -> str:
+    """`path`, if it is one: what looks at files cannot look at a server."""
+    if "://" in path:
+        raise click.UsageError(f"{path} is an address; this verb looks at the files of a queue on this machine")
+    return path
 
 
 def segq_labels(path: str) -> list[str]:
-    with segq.Topic(path, create=False) as topic:
+    with segq.connect(path, "topic", create=False) as topic:
         return topic.labels()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -44,8 +45,8 @@ class Place:
 class Pool:
     """N places, each with a worker of the job in it until the work is over or a signal ends it."""
 
-    def __init__(self, job: worker.Job, procs: int, *, quiet: bool = False) -> None:
-        self._job = job
+    def __init__(self, job: Any, procs: int, *, main: Callable[[Any], None] = worker.main, quiet: bool = False) -> None:
+        self._job, self._main = job, main
         self._places = [Place(number + 1) for number in range(procs)]
         self._quiet = quiet
         self._signals: list[int] = []
@@ -95,7 +96,7 @@ class Pool:
         if place.process is not None and place.process.exitcode is not None:
             self._bury(place, place.process.exitcode)
         if place.process is None and not place.is_finished and time.monotonic() >= place.due:
-            place.process = self._context.Process(target=worker.main, args=(self._job,), name=f"worker {place.number}")
+            place.process = self._context.Process(target=self._main, args=(self._job,), name=f"worker {place.number}")
             worker.start(place.process)
             place.started = time.monotonic()
 

@@ -19,10 +19,13 @@ VERBS = {
     "work": "Run a command or a function on every item, in a pool of processes.",
     "run": "Run a pipeline of sources, queues, workers and sinks from a file.",
     "stats": "Show what the queue holds and who uses it.",
+    "watch": "Watch the queue live: rates, backlog, processes.",
+    "metrics": "Serve queues' figures to Prometheus.",
     "labels": "Show a topic's labels and how far each is; remove one.",
     "peek": "Show the next items and leave them where they are.",
     "dead": "Show what was given up; put it back, or throw it away.",
     "purge": "Throw away everything that waits.",
+    "bridge": "Forward everything from one address to another, whatever happens to either.",
     "check": "Verify the queue on disk; repair it with --fix.",
     "salvage": "Read what can be read of a damaged or quarantined segment, or queue.",
     "rm": "Remove the queue and everything in it.",
@@ -79,8 +82,8 @@ def _print_version(ctx: click.Context, _option: click.Parameter, asked: bool) ->
 def program() -> None:
     """A queue that processes share through a directory.
 
-    QUEUE is that directory in every verb; it may be a topic, of which each label gets every item. `segq VERB --help`
-    explains a verb; `segq demo` shows it all at work.
+    QUEUE is that directory in every verb, or an address (nats://host:4222/name) where an engine of others stores it; it may be
+    a topic, of which each label gets every item. `segq VERB --help` explains a verb; `segq demo` shows it all at work.
     """
 
 

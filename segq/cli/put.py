@@ -88,7 +88,7 @@ def command(
         raise click.UsageError("--on-full and --retain are about a new topic: give --topic too")
     if topic:
         settings |= {"ttl": ttl, "on_full": on_full, "retain": retain}
-    with _target(queue, settings, topic=topic) as target:
+    with place.open_target(queue, settings, topic=topic) as target:
         parse = items.parser(target.settings.serializer, as_json=as_json)
         store = Store(target, parse, timeout, None if topic else ttl)
         try:
@@ -101,12 +101,6 @@ def command(
             store.tell("stopped")
             raise
     return exits.OK
-
-
-def _target(path: str, settings: dict[str, Any], *, topic: bool) -> place.Target:
-    if topic or (os.path.exists(os.path.join(path, "queue.json")) and segq.kind_of(path) == "topic"):
-        return segq.Topic(path, **settings)
-    return segq.Queue(path, **settings)
 
 
 class Store:

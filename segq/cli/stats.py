@@ -63,12 +63,14 @@ def _facts(stats: segq.Stats) -> Table:
         *([] if stats.kind == "topic" else in_hand),
         ("capacity", ", ".join(limits) or "no limit"),
         ("segments", segments),
-        ("oldest segment", oldest or "-"),
+        ("oldest item" if "segments" in _unknown(stats) else "oldest segment", oldest or "-"),
         ("rescued owners", f"{stats.rescues:,}"),
         ("delivered again", f"{stats.redelivered:,}"),
     ]
+    unknown = _unknown(stats)
     for name, value in rows:
-        table.add_row(name, value)
+        if _FIELDS.get(name) not in unknown:
+            table.add_row(name, value)
     if stats.expired:
         table.add_row("expired", f"{stats.expired:,}")
     if stats.delayed:
@@ -80,6 +82,15 @@ def _facts(stats: segq.Stats) -> Table:
     return table
 
 
+_FIELDS = {"segments": "segments", "rescued owners": "rescues", "delivered again": "redelivered"}
+
+
+def _unknown(stats: segq.Stats | segq.LabelStats) -> tuple[str, ...]:
+    """What the engine cannot tell: shown as nothing, not as zero."""
+    found: tuple[str, ...] = getattr(stats, "unknown", ())
+    return found
+
+
 def label_table(labels: Sequence[segq.LabelStats]) -> Table:
     """How far each label of a topic is."""
     from rich.table import Table
@@ -89,14 +100,15 @@ def label_table(labels: Sequence[segq.LabelStats]) -> Table:
     for name in ("waiting", "handed out", "behind", "acknowledged", "missed", "delivered again"):
         table.add_column(name, justify="right", no_wrap=True)
     for label in labels:
-        counts = (label.acknowledged, label.missed, label.redelivered)
+        names = ("acknowledged", "missed", "redelivered")
+        counts = ("?" if name in _unknown(label) else f"{getattr(label, name):,}" for name in names)
         behind = span(label.lag_seconds) if label.lag else "-"
         table.add_row(
             _escaped(label.label) or '""',
             f"{label.waiting:,}",
             f"{label.claimed:,}",
             behind,
-            *(f"{count:,}" for count in counts),
+            *counts,
         )
     return table
 

@@ -19,8 +19,15 @@ BATCH_ITEMS = 8192
 class Stream:
     """The messages that were written to an outlet, oldest first, until they are settled."""
 
-    def __init__(self, outlet: Outlet, render: Callable[[object], bytes], end: bytes) -> None:
+    def __init__(
+        self,
+        outlet: Outlet,
+        render: Callable[[object], bytes],
+        end: bytes,
+        ack_many: Callable[[list[segq.Message]], None] | None,
+    ) -> None:
         self._outlet = outlet
+        self._ack_many = ack_many  # where each single one has to be confirmed by a server
         self._render = render
         self._end = end
         self._unsettled: deque[tuple[int, segq.Message]] = deque()  # (offset of the message's last byte, message)
@@ -59,10 +66,23 @@ class Stream:
 
     def _acknowledge(self) -> None:
         taken = self._outlet.taken()
+        if self._ack_many is not None:
+            self._acknowledge_at_once(self._ack_many, taken)
         while self._unsettled and self._unsettled[0][0] <= taken:
             message = self._unsettled[0][1]
             try:
                 message.ack()
             except ReceiptError as error:  # printed, but its lease ran out before the reader took it
                 click.echo(f"segq: warning: item {message.id} may be printed again: {error}", err=True)
+            self._unsettled.popleft()
+
+    def _acknowledge_at_once(self, ack_many: Callable[[list[segq.Message]], None], taken: int) -> None:
+        messages = [message for offset, message in self._unsettled if offset <= taken]
+        if not messages:
+            return
+        try:
+            ack_many(messages)
+        except ReceiptError as error:
+            click.echo(f"segq: warning: items may be printed again: {error}", err=True)
+        for _ in messages:
             self._unsettled.popleft()

@@ -54,5 +54,5 @@ def command(
             task.prepare()
         except TaskUnusableError as error:
             raise click.ClickException(str(error)) from None
-    job = Job(queue=os.path.abspath(queue), label=label, task=task, until_empty=exit_when_empty, max_deliveries=max_deliveries)
+    job = Job(queue=place.absolute(queue), label=label, task=task, until_empty=exit_when_empty, max_deliveries=max_deliveries)
     return Pool(job, procs or os.cpu_count() or 1, quiet=quiet).run()

@@ -38,6 +38,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -117,6 +119,7 @@ class Recorder(Tracer):
         self.moments: list[Moment] = []
         self.calls: Counter[str] = Counter()
         self._pages: dict[bytes, bytes] = {}
+        self._last: dict[int, bytes] = {}
         self._files: dict[int, History] = {}
         self._directories: dict[int, History] = {}
         self._held: dict[int, int] = {}  # each inode is held open, so that its number is not given to another
@@ -183,21 +186,26 @@ class Recorder(Tracer):
                 if stat.S_ISDIR(status.st_mode):
                     self._look_into(place)
                 elif stat.S_ISREG(status.st_mode):
-                    self._hold(place)
-                    self._files.setdefault(status.st_ino, History(EMPTY, [])).became(self._contents(status.st_ino))
+                    self._hold(place, os.O_RDONLY)
+                    contents = self._contents(status.st_ino, status.st_size)
+                    if contents is not None:
+                        self._files.setdefault(status.st_ino, History(EMPTY, [])).became(contents)
         except FileNotFoundError:  # another thread is quicker than we are; we look again at its next call
             return
         self._directories.setdefault(number, History({}, [])).became(entries)
 
-    def _hold(self, path: str) -> int:
+    def _hold(self, path: str, access: int = os.O_PATH) -> int:
         number = os.lstat(path).st_ino
         if number not in self._held:
-            self._held[number] = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+            self._held[number] = os.open(path, access | os.O_NOFOLLOW)
         return number
 
-    def _contents(self, number: int) -> Bytes:
-        with open(f"/proc/self/fd/{self._held[number]}", "rb") as file:
-            data = file.read()
+    def _contents(self, number: int, size: int) -> Bytes | None:
+        """None if nothing has changed since the last look."""
+        data = os.pread(self._held[number], size, 0)
+        if data == self._last.get(number):
+            return None
+        self._last[number] = data
         pages = (data[at : at + PAGE] for at in range(0, len(data), PAGE))
         return Bytes(len(data), tuple(self._pages.setdefault(page, page) for page in pages))
 
@@ -389,6 +397,7 @@ class Aftermath:
         self.path, self.reports, self.settings, self.kind = place / "disk" / "queue", place / "reports", settings, kind
         self.strict = settings.get("durability") == "power" or loss == Loss("new", "new")
         self.told = Told()
+        self.bytes = 0  # of what came out
 
     def check(self) -> None:
         """Raises if something acknowledged is missing, or anything else is not as it should be."""
@@ -398,7 +407,9 @@ class Aftermath:
             self._topic(put)
         else:
             with segq.Queue(self.path, **self.settings) as queue:
+                stored = queue.stats().bytes
                 self._account(Ledger(put), list(self._drained(queue)))
+                assert stored is None or stored == self.bytes, f"{stored} bytes were counted, {self.bytes} came out"
                 queue.put("on it goes")
                 assert queue.get(timeout=5) == "on it goes"
                 assert queue.qsize() == 0, queue.stats()
@@ -435,6 +446,7 @@ class Aftermath:
                 return
             for message in messages:
                 message.ack()
+                self.bytes += len(msgspec.msgpack.encode(message.value))
                 try:
                     yield identity_of(message.value)
                 except (AssertionError, TypeError, IndexError, ValueError):

@@ -179,9 +179,9 @@ class Attempt:
         assert not self.troubled(), f"what was to be there before:\n{self.said()}"
 
     def work(self, *watched: str) -> int:
-        return in_child(self._work, self.output, watched=("-y", "-o", str(self.trace), *watched))
+        return in_child(self.work_unwatched, self.output, watched=("-y", "-o", str(self.trace), *watched))
 
-    def _work(self) -> None:
+    def work_unwatched(self) -> None:
         kind, steps = WORKS[self.kind]
         work = kind(self.place, self.settings, trouble_lasts=self.trouble_lasts)
         for _ in steps(work):

@@ -8,32 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from accounts import ROOT
+from tracing import why_not_asked
 
 POWER = Path(__file__).with_name("power.py")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """In memory if there is room for that: what a real disk would do is not asked here, and fsync takes its time there."""
-    memory = Path("/dev/shm")
-    parent = memory if memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30 else tmp_path
-    with tempfile.TemporaryDirectory(prefix="segq-power-", dir=parent) as made:
-        yield Path(made, "power")
-
-
-def survive(place: Path, workload: str, settings: str, points: int, states: int, seed: int) -> None:
-    if reason := why_not_in_a_process_of_its_own():
+def survive(in_memory: Path, workload: str, settings: str, points: int, states: int, seed: int) -> None:
+    if reason := why_not_asked():
         pytest.skip(reason)
-    command = [sys.executable, str(POWER), str(place), workload, settings, str(points), str(states), str(seed)]
+    command = [sys.executable, str(POWER), str(in_memory), workload, settings, str(points), str(states), str(seed)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     print(ended.stdout[-3000:], ended.stderr[-3000:])
@@ -43,19 +32,14 @@ def survive(place: Path, workload: str, settings: str, points: int, states: int,
     assert facts["calls"]["fsync"] > 10, "the recording saw hardly any fsync: it does not see what it should"
 
 
-def why_not_in_a_process_of_its_own() -> str:
-    """Tracing forks, which a process with threads had better not."""
-    code = "import tracing; print(tracing.why_not())"
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=POWER.parent, timeout=60)
-    return asked.stdout.strip() if asked.returncode == 0 else f"cannot trace: {asked.stderr.strip()[-200:]}"
-
-
 @pytest.mark.parametrize(
     ("workload", "settings", "points"),
     [("working", "power", 8), ("spreading", "power", 6), ("producing", "process", 6)],
 )
-def test_what_was_acknowledged_is_there_after_a_loss_of_power(place: Path, workload: str, settings: str, points: int) -> None:
-    survive(place, workload, settings, points, 2, 1)
+def test_what_was_acknowledged_is_there_after_a_loss_of_power(
+    in_memory: Path, workload: str, settings: str, points: int
+) -> None:
+    survive(in_memory, workload, settings, points, 2, 1)
 
 
 LONG = [
@@ -68,6 +52,6 @@ LONG = [
 @pytest.mark.torture
 @pytest.mark.parametrize(("workload", "settings"), LONG)
 def test_what_was_acknowledged_is_there_after_a_loss_of_power_at_many_moments(
-    place: Path, workload: str, settings: str
+    in_memory: Path, workload: str, settings: str
 ) -> None:
-    survive(place, workload, settings, 40, 3, int(os.environ.get("SEGQ_SEED", "2")))
+    survive(in_memory, workload, settings, 40, 3, int(os.environ.get("SEGQ_SEED", "2")))

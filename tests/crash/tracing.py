@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -57,6 +58,12 @@ def why_not() -> str:
     except OSError as error:
         return f"ptrace is not permitted here: {error}"
     return "" if code == 0 else "ptrace is not permitted here"
+
+
+def why_not_asked() -> str:
+    """The same, from a process with threads, which had better not fork: another is asked."""
+    asked = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=60, check=False)
+    return asked.stdout.strip() if asked.returncode == 0 else f"cannot trace: {asked.stderr.strip()[-200:]}"
 
 
 class Tracer:
@@ -115,3 +122,7 @@ class Tracer:
                 _ptrace(_SYSCALL, thread, 0, pass_on)
             except ProcessLookupError:  # it was killed meanwhile
                 continue
+
+
+if __name__ == "__main__":
+    print(why_not())

@@ -189,6 +189,17 @@ def test_a_half_consumed_segment_that_loses_its_ledger_is_delivered_again_rather
     assert not place.exists()
 
 
+def test_the_bytes_of_a_segment_that_loses_its_ledger_are_counted_again(queue_path: str) -> None:
+    items = [b"x" * 10, b"y" * 100_000, b"z" * 300, b""]
+    victim = sealed(queue_path, items, serializer="raw", max_bytes=1 << 20)
+    (victim / "ledger").unlink()
+    with segq.Queue(queue_path) as q:
+        assert q.get(timeout=5) == items[0]
+        assert q.stats().bytes == sum(map(len, items[1:]))
+        with pytest.raises(segq.Full):
+            q.put(b"w" * ((1 << 20) - 100_000), block=False)
+
+
 def test_the_index_is_made_anew_when_it_is_missing_or_nonsense(queue_path: str) -> None:
     for damage in (lambda f: f.unlink(), lambda f: f.write_bytes(b"x"), lambda f: f.write_bytes(os.urandom(f.stat().st_size))):
         sealed(queue_path, [1, 2, 3], capacity=5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import importlib
 import re
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,10 @@ ROOT = Path(segq.queue.__file__).parent.parent
 FORMAT = (ROOT / "docs" / "format.md").read_text()
 
 
-@pytest.mark.parametrize("module", [segq.queue, segq.topic])
+CONNECT, BRIDGE = (importlib.import_module(f"segq.{name}") for name in ("connect", "bridge"))
+
+
+@pytest.mark.parametrize("module", [segq.queue, segq.topic, CONNECT, BRIDGE])
 def test_the_examples_in_the_docstrings_run(module: ModuleType) -> None:
     results = doctest.testmod(module)
     assert results.attempted

@@ -29,6 +29,7 @@ LAYERS = [
         "labels",
         "contents",
         "problem",
+        "journal",
     ],
     ["catalog", "topic_catalog", "label_catalog"],
     ["loading", "view", "rescue", "burial", "claims", "shelf", "claimer", "stats", "keeper", "tidier", "place"],

@@ -152,3 +152,24 @@ def test_no_producer_waits_for_ever_behind_a_busy_one(queue_path: str) -> None:
             stop.set()
             thread.join()
         consumer.purge()
+
+
+def test_oldest_first_hands_out_what_was_put_first_across_restarts(queue_path: str) -> None:
+    """A handle that is alone with what several before it left, as in a program that is started again and again."""
+    for begin in range(0, 50, 10):
+        with segq.Queue(queue_path, oldest_first=True) as q:
+            q.put_many(range(begin, begin + 10))
+            assert q.get() == begin // 10
+    with segq.Queue(queue_path, oldest_first=True) as q:
+        assert [q.get() for _ in range(20)] + q.get_many(100) == list(range(5, 50))
+
+
+def test_oldest_first_holds_for_labels_too(queue_path: str) -> None:
+    with segq.Topic(queue_path) as topic:
+        topic.subscribe("a").close()
+    for begin in range(0, 50, 10):
+        with segq.Topic(queue_path) as topic, segq.Subscription(queue_path, "a", oldest_first=True) as label:
+            topic.put_many(range(begin, begin + 10))
+            assert label.get() == begin // 10
+    with segq.Subscription(queue_path, "a", oldest_first=True) as label:
+        assert [label.get() for _ in range(20)] + label.get_many(100) == list(range(5, 50))

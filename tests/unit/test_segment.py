@@ -226,10 +226,11 @@ def test_a_closed_reader_says_so(place: str) -> None:
         reader.end()
 
 
-def test_an_error_of_the_disk_in_a_readers_own_scratch_is_not_damage_of_the_segment() -> None:
-    def told(where: str) -> QueueError:
-        text = f"IO error: While appending to file: {where}/LOG: {os.strerror(errno.EIO)}"
+def test_an_error_of_the_disk_where_a_reader_writes_is_not_damage_of_the_segment() -> None:
+    def told(text: str) -> QueueError:
         return segq.segment._translated(Exception(text), "/q/ready_1", reading=True)
 
-    assert isinstance(told("/q/owners/0001.scratch/1"), StorageError)
-    assert isinstance(told("/q/ready_1"), DamagedError)
+    words = os.strerror(errno.EIO)
+    assert isinstance(told(f"IO error: While appending to file: /q/owners/0001.scratch/1/LOG: {words}"), StorageError)
+    assert isinstance(told(f"{words} (os error {errno.EIO})"), StorageError)  # rocksdict's settings, written at each opening
+    assert isinstance(told(f"IO error: While pread offset 1 len 2: /q/ready_1/000004.log: {words}"), DamagedError)

@@ -1,0 +1,1 @@
+"""Stand-ins for other libraries' queues, on segq's public API alone."""
