@@ -9,8 +9,19 @@ import argparse
 import json
 import sys
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 from orders import order
+
+
+def make_topic(brokers: str, name: str) -> None:
+    """Four partitions, for up to four processes that read; one that is there stays as it is."""
+    admin = AdminClient({"bootstrap.servers": brokers})
+    try:
+        admin.create_topics([NewTopic(name, num_partitions=4)])[name].result(30)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
 
 
 def main() -> None:
@@ -19,6 +30,7 @@ def main() -> None:
     parser.add_argument("--topic", default="orders")
     parser.add_argument("--count", type=int, default=5_000)
     chosen = parser.parse_args()
+    make_topic(chosen.brokers, chosen.topic)
     failures: list[object] = []
     producer = Producer({"bootstrap.servers": chosen.brokers, "enable.idempotence": True})
     for number in range(chosen.count):

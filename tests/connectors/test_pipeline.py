@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from accounts import until
-from cli_command import segq, started
+from cli_command import ROOT, environment, segq, started
 
 import segq as library
 from segq.errors import SettingsError
@@ -231,8 +233,8 @@ ENDLESS = GOOD.replace("work:numbers", "work:endless").replace("work:square", "w
 
 
 @contextlib.contextmanager
-def running(path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with started("run", path, "--quiet", cwd=path.parent, stderr=None) as process:
+def running(path: Path, *options: str, **how: Any) -> Iterator[subprocess.Popen[bytes]]:
+    with started("run", path, *(options or ("--quiet",)), cwd=path.parent, **({"stderr": None} | how)) as process:
         try:
             yield process
         finally:
@@ -283,13 +285,14 @@ def test_whatever_is_killed_nothing_that_was_put_is_lost(tmp_path: Path, monkeyp
 def test_the_second_signal_kills_and_the_next_run_goes_on(tmp_path: Path) -> None:
     path = made(tmp_path, ENDLESS.replace("time.sleep(0.005)", "time.sleep(60)"))
     (tmp_path / "work.py").write_text(WORK.replace("time.sleep(0.005)", "time.sleep(60)"))
-    with running(path) as process:
+    with running(path, "--status", "0", stderr=subprocess.PIPE) as process:
         raw = tmp_path / "run" / "raw"
         until(lambda: (raw / "queue.json").exists() and held(raw) > 0, PATIENCE, "a worker sleeps with an item in hand")
         process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert any(b"a second signal kills" in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
-        until(lambda: process.poll() is not None or process.send_signal(signal.SIGTERM), PATIENCE, "it is killed")
-        assert process.returncode == 1
+        assert process.wait(PATIENCE) == 1
     with library.Queue(raw) as queue:
         until(lambda: queue.stats().claimed == 0, PATIENCE, "what was in hand is back")
 
@@ -297,3 +300,14 @@ def test_the_second_signal_kills_and_the_next_run_goes_on(tmp_path: Path) -> Non
 def held(path: Path) -> int:
     with library.Queue(path) as queue:
         return queue.stats().claimed
+
+
+@pytest.mark.external
+def test_the_account_of_the_example_closes_with_all_its_kills(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="needs the extra http")
+    show = ROOT / "examples" / "kafka_to_api" / "show.py"
+    command = [sys.executable, str(show), "--orders", "1000", "--outage", "2"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.count("kill -9") == 6
+    assert re.search(r"dead letters +1\n +1   HTTP 422: no such customer\n +lost +0\n +invented +0", ended.stdout), ended.stdout
