@@ -151,12 +151,17 @@ class _Finished:
         return self._to is None or len(self._messages) >= _BATCH or time.monotonic() >= self._due
 
     def settle(self, stop: threading.Event) -> None:
-        """Stores the results, and only then acknowledges. Raises Full if there is no room and it is to stop."""
+        """Stores the results, and only then acknowledges. If there is no room and it is to stop, all go back."""
+        stored = True
         if self._results and self._to is not None:
-            _put(self._to, self._results, stop)
+            try:
+                _put(self._to, self._results, stop)
+            except segq.Full as error:
+                log.warning("%d items go back: %s", len(self._messages), error)
+                stored = False
         for message in self._messages:
             self._in_hand.discard(message)
-            _settled(message.ack)
+            _settled(message.ack if stored else message.nack)
         self._messages, self._results = [], []
 
 
