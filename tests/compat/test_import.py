@@ -250,6 +250,8 @@ def test_rocksq_queues_come_over_and_are_left_as_they_were(tmp_path: Path) -> No
     rocksq = pytest.importorskip("rocksq", reason="pip install 'segq[external]'")
     from rocksq.blocking import MpmcQueue, PersistentQueueWithCapacity
 
+    from segq.compat.rocksq import blocking
+
     items = [f"{n}".encode() * 100 for n in range(3000)]
     source = PersistentQueueWithCapacity(str(tmp_path / "plain"), 10_000)
     source.push(items)
@@ -260,7 +262,10 @@ def test_rocksq_queues_come_over_and_are_left_as_they_were(tmp_path: Path) -> No
     del source
     ended = segq_command("import", "--from", "rocksq", tmp_path / "plain", tmp_path / "q1")
     assert ended.returncode == 0, ended.stderr
-    assert contents(tmp_path / "q1") == items[500:]
+    stand_in = blocking.PersistentQueueWithCapacity(str(tmp_path / "q1"))
+    assert stand_in.pop(1) == items[500:501]
+    del stand_in
+    assert contents(tmp_path / "q1") == items[501:]
     source = PersistentQueueWithCapacity(str(tmp_path / "plain"), 10_000)
     assert source.len == 2500
     del source
