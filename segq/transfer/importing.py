@@ -142,7 +142,7 @@ class _Import:
         source = open_source(self._kind, self._path, self._options, os.path.join(self._workshop, "copy"))
         try:
             plan = self._planned(plan, source)
-            with Queue(self._new, serializer=plan.serializer) as new:
+            with Queue(self._new, serializer=plan.serializer, **KINDS[self._kind][2]) as new:
                 self._before = new.stats().items
                 self._fill(new, source, plan)
                 found = new.stats().items
@@ -219,7 +219,10 @@ class _Import:
         ordered = os.path.join(self._workshop, "ordered")
         fs.remove_tree(ordered)
         done = 0
-        with Queue(self._new, create=False, oldest_first=True) as new, Queue(ordered, serializer=plan.serializer) as once_more:
+        with (
+            Queue(self._new, create=False, oldest_first=True) as new,
+            Queue(ordered, serializer=plan.serializer, **KINDS[self._kind][2]) as once_more,
+        ):
             while messages := _received(new):  # not acknowledged: a kill leaves them all there
                 once_more.put_many([message.value for message in messages])
                 done += len(messages)

@@ -11,11 +11,17 @@ from typing import Any, Protocol
 
 from segq.errors import QueueError
 
-KINDS = {  # the module, and the serializer of the new queue unless another is asked for
-    "rocksq": ("rocksq", "raw"),
-    "persist-queue": ("persist_queue", "msgpack"),
-    "turbo-queue": ("turbo_queue", "json"),
-    "diskcache": ("disk_cache", "msgpack"),
+KINDS: dict[
+    str, tuple[str, str, dict[str, Any]]
+] = {  # the module; the new queue's serializer, unless another is asked for; settings
+    "rocksq": (
+        "rocksq",
+        "raw",
+        {"max_bytes": 1 << 60},
+    ),  # a limit that segq.compat.rocksq has as well: with one, bytes are counted
+    "persist-queue": ("persist_queue", "msgpack", {}),
+    "turbo-queue": ("turbo_queue", "json", {}),
+    "diskcache": ("disk_cache", "msgpack", {}),
 }
 
 
