@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import comparison, machine, plot, record, report
+from benchmarks import machine, record, report
+from benchmarks.programme import QUICK, WORKLOADS
 from benchmarks.runner import Outcome, Runner
 from benchmarks.scale import SCALES
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.verbs import RESULTS, VERBS
+from benchmarks.workloads import Workload
 
-RESULTS = Path(__file__).parent / "results"
 WIDTH = 120
 """Columns of the tables when they go to a file."""
 INTERRUPTED = 130
@@ -32,63 +32,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run; returns 0 when every account closed (whatever the speed), 1 when an entrant failed, 130 on Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    if given[:1] == ["compare"]:
-        return _compare(given[1:], console)
-    if given[:1] == ["plot"]:
-        return _plot(given[1:], console)
+    if given and (verb := VERBS.get(given[0])):
+        return verb(given[1:], console)
     options = _parser().parse_args(given)
     if options.list:
         for workload in WORKLOADS.values():
-            console.print(f"{workload.name:12} {workload.title}", highlight=False, soft_wrap=True)
+            quick = "quick" if workload.name in QUICK else ""
+            console.print(f"{workload.name:24} {quick:6} {workload.title}", highlight=False, soft_wrap=True)
         return 0
     started = datetime.now(UTC).astimezone()
     scale = SCALES["quick" if options.quick else options.scale]
+    chosen = options.only or (QUICK if scale.name == "quick" else WORKLOADS)
     runner = Runner(scale=scale, directory=options.dir, repetitions=options.repetitions)
     facts = machine.facts(options.dir)
     _introduce(console, facts)
     try:
-        outcomes = _race(runner, [WORKLOADS[name] for name in options.only or WORKLOADS], console)
+        outcomes = _race(runner, [WORKLOADS[name] for name in chosen], console)
     except KeyboardInterrupt:
         console.print("Interrupted: nothing saved.")
         return INTERRUPTED
     console.print(report.closing(outcomes))
+    if not options.only and (left_out := [name for name in WORKLOADS if name not in chosen]):
+        console.print(f"Left out of a quick run: {', '.join(left_out)}. --only NAME runs one.", highlight=False)
     _complain(console, outcomes)
     saved = record.compose(outcomes, scale=scale, machine=facts, started=started, command=given)
     path = options.json or RESULTS / f"{started:%Y%m%d-%H%M%S}.json"
     record.save(saved, path)
     console.print(f"Saved to {path}", highlight=False, soft_wrap=True)
     return int(saved["failed"])
-
-
-def _compare(given: Sequence[str], console: Console) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks compare", description="What changed from one run to another.")
-    parser.add_argument("before", type=_run)
-    parser.add_argument("after", type=_run)
-    options = parser.parse_args(given)
-    console.print(comparison.table(options.before, options.after))
-    return 0
-
-
-def _plot(given: Sequence[str], console: Console) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks plot", description="A picture of each workload of a run.")
-    parser.add_argument("run", type=_run)
-    parser.add_argument("--to", type=Path, default=RESULTS / "plots", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--kind", choices=("svg", "png"), default="svg")
-    options = parser.parse_args(given)
-    try:
-        drawn = plot.draw(options.run, options.to, options.kind)
-    except ImportError as error:
-        parser.error(f"pictures need matplotlib ({error}): pip install '.[bench]'")
-    for path in drawn:
-        console.print(str(path), highlight=False, soft_wrap=True)
-    return 0
-
-
-def _run(text: str) -> dict[str, Any]:
-    try:
-        return comparison.load(Path(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _race(runner: Runner, workloads: Sequence[Workload], console: Console) -> list[Outcome]:
@@ -132,14 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Race segq against its like.",
-        epilog="compare A.json B.json and plot RUN.json look at saved runs.",
+        epilog="compare A.json B.json, plot RUN.json and document RUN.json look at saved runs.",
     )
-    parser.add_argument("--quick", action="store_true", help="under a minute; the same as --scale quick")
+    parser.add_argument("--quick", action="store_true", help="under a minute, and less to do; the same as --scale quick")
     parser.add_argument("--scale", choices=SCALES, default="full", help="how much work (default: %(default)s)")
     parser.add_argument(
         "--only", action="append", choices=WORKLOADS, metavar="NAME", help="only this workload; may be repeated"
     )
-    parser.add_argument("--list", action="store_true", help="name the workloads and leave")
+    parser.add_argument("--list", action="store_true", help="name the workloads (and those of a quick run) and leave")
     parser.add_argument("--repetitions", type=_positive, metavar="N", help="instead of what the scale says")
     parser.add_argument(
         "--dir",

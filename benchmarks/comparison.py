@@ -12,10 +12,6 @@ from rich.text import Text
 
 from benchmarks.metric import METRICS
 
-BETTER_WHEN_LESS = {
-    "p50", "p95", "p99", "max", "producer_cpu", "consumer_cpu", "consumer_peak", "idle_cpu", "written_ratio", "cancelled_ratio",
-}  # fmt: skip
-
 
 def load(path: Path) -> dict[str, Any]:
     """A saved run. Raises ValueError for what is none."""
@@ -38,10 +34,15 @@ def table(before: dict[str, Any], after: dict[str, Any]) -> Table:
     result.add_column("", no_wrap=True)
     for workload, label, name, old, new in pairs(before, after):
         metric = METRICS[name]
-        title = f"{metric.title}, {metric.unit}" if metric.unit else metric.title
         ratio = f"{new['median'] / old['median']:.2f}" if old["median"] else "-"
         result.add_row(
-            workload, label, title, metric.show(old["median"]), metric.show(new["median"]), ratio, judgement(name, old, new)
+            workload,
+            label,
+            metric.named,
+            metric.show(old["median"]),
+            metric.show(new["median"]),
+            ratio,
+            judgement(name, old, new),
         )
     return result
 
@@ -61,5 +62,5 @@ def judgement(name: str, old: dict[str, float], new: dict[str, float]) -> Text:
     """Nothing where the ranges of the repetitions overlap: that may be chance."""
     if old["low"] <= new["high"] and new["low"] <= old["high"]:
         return Text("")
-    better = (new["median"] < old["median"]) == (name in BETTER_WHEN_LESS)
+    better = (new["median"] < old["median"]) == METRICS[name].less_is_better
     return Text("better", style="green") if better else Text("worse", style="bold red")

@@ -3,8 +3,10 @@
 Every item says which producer made it and which of its items it is, so that an account can be drawn up to the
 last one. A bytes item is laid out as::
 
-    0        4          8       16                     size - 8    size
+    0          4          8       16                      size - 8      size
     | producer | sequence | stamp | incompressible filler | b"segqtail" |
+
+and one of 16 bytes has neither stamp nor filler.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 HEADER = struct.Struct("<IIQ")
+SHORT_HEADER = struct.Struct("<II")
 TAIL = b"segqtail"
 STOP = b"stop"
 """Not an item: tells one consumer that there is nothing more."""
@@ -35,9 +38,9 @@ class Payload(Protocol):
         """Producer and sequence of an item; `ValueError` if it is not as it was made."""
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _filler(size: int) -> bytes:
-    return random.Random(size).randbytes(size - HEADER.size - len(TAIL)) + TAIL
+    return random.Random(size).randbytes(size) + TAIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +50,28 @@ class BytesPayload:
     size: int
 
     def __post_init__(self) -> None:
-        if self.size < HEADER.size + len(TAIL):
-            raise ValueError(f"an item needs {HEADER.size + len(TAIL)} bytes to be told apart, not {self.size}")
+        least = SHORT_HEADER.size + len(TAIL)
+        if self.size != least and not self.stampable:
+            raise ValueError(f"an item needs {least} bytes to be told apart, or {HEADER.size + len(TAIL)}, not {self.size}")
+
+    @property
+    def stampable(self) -> bool:
+        return self.size >= HEADER.size + len(TAIL)
 
     def make(self, producer: int, first: int, count: int) -> list[bytes]:
-        pack, filler = HEADER.pack, _filler(self.size)
-        return [pack(producer, sequence, 0) + filler for sequence in range(first, first + count)]
+        numbers = range(first, first + count)
+        if not self.stampable:
+            return [SHORT_HEADER.pack(producer, sequence) + TAIL for sequence in numbers]
+        pack, filler = HEADER.pack, _filler(self.size - HEADER.size - len(TAIL))
+        return [pack(producer, sequence, 0) + filler for sequence in numbers]
 
     def stamped(self, producer: int, sequence: int, stamp: int) -> bytes:
-        return HEADER.pack(producer, sequence, stamp) + _filler(self.size)
+        return HEADER.pack(producer, sequence, stamp) + _filler(self.size - HEADER.size - len(TAIL))
 
     def identify(self, item: Any) -> tuple[int, int]:
         if not isinstance(item, bytes) or len(item) != self.size or not item.endswith(TAIL):
             raise ValueError(f"not an item of {self.size} bytes: {repr(item)[:60]}")
-        producer, sequence, _stamp = HEADER.unpack_from(item)
+        producer, sequence = SHORT_HEADER.unpack_from(item)
         return producer, sequence
 
 

@@ -3,7 +3,7 @@
 ::
 
     {"format": 1, "started": …, "command": […], "scale": {…}, "machine": {…}, "failed": false,
-     "workloads": {NAME: {"title": …, "seconds": …,
+     "workloads": {NAME: {"title": …, "seconds": …, "columns": [METRIC, …],
        "entrants": {LABEL: {"adapter": …, "version": …, "survives": …, "mode": …, "skipped": null, "failed": null,
          "repetitions": [{"metrics": {METRIC: number}, "account": {…}, "facts": {…}}, …],
          "summary": {METRIC: {"median": …, "low": …, "high": …, "repetitions": …}}}},
@@ -58,6 +58,7 @@ def _workload(outcome: Outcome) -> dict[str, Any]:
     return {
         "title": outcome.workload.title,
         "seconds": outcome.seconds,
+        "columns": list(outcome.workload.columns),
         "entrants": {entrant.label: _entrant(outcome, entrant) for entrant in outcome.workload.entrants},
         "targets": [_target(target, verdict) for target, verdict in outcome.verdicts],
     }

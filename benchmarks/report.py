@@ -57,11 +57,13 @@ def _cell(name: str, summary: Summary | None) -> str:
 def closing(outcomes: Sequence[Outcome]) -> Table:
     """Every target: what it compares, medians side by side, the ratio, the bound and the verdict."""
     table = Table(title="Targets", title_style="bold")
-    for name in ("workload", "metric"):
-        table.add_column(name, no_wrap=True)
-    for name in ("of", "against", "ratio", "target"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    table.add_column("workload", overflow="fold")
+    table.add_column("metric")
+    for name in ("of", "against"):
+        table.add_column(name, justify="right")
+    for name in ("ratio", "target"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=7)
+    table.add_column("verdict", no_wrap=True, min_width=13)
     for outcome in outcomes:
         for target, verdict in outcome.verdicts:
             table.add_row(outcome.workload.name, *_comparison(outcome, target, verdict))
@@ -76,8 +78,7 @@ def _comparison(outcome: Outcome, target: Target, verdict: Verdict | None) -> tu
         judgement = Text("not measured", style="yellow")
     else:
         judgement = Text(verdict.text(), style="green" if verdict.met else "bold red")
-    title = f"{metric.title}, {metric.unit}" if metric.unit else metric.title
-    return title, *medians, ratio, target.text(), judgement
+    return metric.named, *medians, ratio, target.text(), judgement
 
 
 def _median(outcome: Outcome, label: str, name: str) -> str:

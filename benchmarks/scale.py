@@ -11,12 +11,31 @@ class Scale:
 
     name: str
     repetitions: int
+    few: int
+    """Repetitions of workloads with many entrants or with long ones."""
     single: int
     batch: int
     durable: int
     """For contestants that commit each item to a database: a hundred times slower than the others."""
     latency: int
+    """Items at 1,000 a second."""
+    latency_slow: int
+    """Items at 100 a second."""
+    latency_fast: int
+    """Items at 10,000 a second."""
     large: int
+    tasks: int
+    task_unit: float
+    """Seconds of the shortest task of a mix."""
+    bursts: int
+    burst: int
+    starts: int
+    """Short-lived processes, one after the other."""
+    memory: int
+    published: int
+    published_large: int
+    published_repetitions: int
+    persist: int
     backlog_small: int
     backlog_small_queues: int
     """The short backlog is over in milliseconds: this many fresh queues of it make one repetition."""
@@ -35,11 +54,24 @@ SCALES = {
         Scale(
             name="tiny",
             repetitions=1,
+            few=1,
             single=400,
             batch=4_000,
             durable=20,
             latency=40,
+            latency_slow=10,
+            latency_fast=100,
             large=4,
+            tasks=20,
+            task_unit=0.001,
+            bursts=2,
+            burst=100,
+            starts=1,
+            memory=1_000,
+            published=100,
+            published_large=4,
+            published_repetitions=1,
+            persist=20,
             backlog_small=3_000,
             backlog_small_queues=1,
             backlog_large=6_000,
@@ -47,21 +79,34 @@ SCALES = {
             idle_consumers=2,
             idle_window=0.2,
             idle_repetitions=1,
-            patience=30,
+            patience=60,
         ),
         Scale(
             name="quick",
             repetitions=3,
+            few=1,
             single=100_000,
             batch=400_000,
-            durable=1_000,
+            durable=500,
             latency=1_200,
+            latency_slow=150,
+            latency_fast=6_000,
             large=96,
+            tasks=200,
+            task_unit=0.005,
+            bursts=5,
+            burst=10_000,
+            starts=3,
+            memory=100_000,
+            published=100_000,
+            published_large=100,
+            published_repetitions=1,
+            persist=500,
             backlog_small=10_000,
             backlog_small_queues=10,
             backlog_large=300_000,
-            backlog_repetitions=2,
-            idle_consumers=20,
+            backlog_repetitions=1,
+            idle_consumers=10,
             idle_window=1.5,
             idle_repetitions=1,
             patience=45,
@@ -69,11 +114,24 @@ SCALES = {
         Scale(
             name="full",
             repetitions=7,
+            few=3,
             single=500_000,
             batch=2_000_000,
-            durable=10_000,
-            latency=5_000,
+            durable=5_000,
+            latency=4_000,
+            latency_slow=800,
+            latency_fast=30_000,
             large=512,
+            tasks=200,
+            task_unit=0.01,
+            bursts=10,
+            burst=50_000,
+            starts=10,
+            memory=500_000,
+            published=1_000_000,
+            published_large=1_000,
+            published_repetitions=2,
+            persist=1_000,
             backlog_small=10_000,
             backlog_small_queues=50,
             backlog_large=10_000_000,

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,40 @@ from filelock import FileLock
 
 pytest.importorskip("rich", reason="the benchmarks draw their tables with rich")
 
-from benchmarks import account, comparison, payload, plot, sample, target
+from benchmarks import account, comparison, document, payload, plot, sample, target
 from benchmarks.__main__ import main
 from benchmarks.adapters import Settings, UnavailableError, adapter_named
 from benchmarks.crew import CONTEXT, Crew, StartLine, WorkerError
 from benchmarks.payload import STOP, BytesPayload, DictPayload
+from benchmarks.programme import QUICK, WORKLOADS
 from benchmarks.report import closing, detail
 from benchmarks.runner import Outcome, Runner
 from benchmarks.scale import SCALES
 from benchmarks.target import Target
-from benchmarks.workloads import WORKLOADS, Arena, Entrant, Repetition
+from benchmarks.workloads import Arena, Entrant, Repetition, fairness
 from benchmarks.workloads.transfer import Transfer
 
 TINY = SCALES["tiny"]
+
+ENTRANTS = {
+    "single": 2,
+    "peers-batch": 1,
+    "large": 2,
+    "latency": 1,
+    "fairness": 1,
+    "burst": 1,
+    "backlog": 1,
+    "memory": 1,
+    "startup": 1,
+    "fan-out": 1,
+    "idle": 1,
+    "alone": 1,
+    "rocksq-small": 1,
+    "persist-queue-write-read": 1,
+    "watched": 2,
+}
+"""A workload of each kind, and how many of its entrants take part here; all of all are run by the external tests."""
+KINDS: dict[str, Any] = {name: replace(WORKLOADS[name], entrants=WORKLOADS[name].entrants[:n]) for name, n in ENTRANTS.items()}
 
 
 def _segq_is_here() -> bool:
@@ -42,21 +64,49 @@ def _segq_is_here() -> bool:
 
 @pytest.fixture(scope="session")
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The JSON of one tiny run of the whole programme, which parallel test processes share."""
+    """The JSON of one tiny run of a workload of each kind, which parallel test processes share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.__main__.WORKLOADS", KINDS)
+        return _tiny_run(tmp_path_factory, "kinds")
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same of the whole programme."""
+    return _tiny_run(tmp_path_factory, "whole")
+
+
+def _tiny_run(tmp_path_factory: pytest.TempPathFactory, name: str) -> dict[str, Any]:
     # Below xdist each process has a directory of its own beside those of the others.
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    path = shared / "benchmarks" / "deep" / "run.json"
-    with FileLock(shared / "benchmarks.lock"):
+    ground = shared / f"benchmarks-{name}"
+    path = ground / "deep" / "run.json"
+    with FileLock(shared / f"{ground.name}.lock"):
         if not path.exists():
-            ground = shared / "benchmarks"
             ground.mkdir()
             main(["--scale", "tiny", "--dir", str(ground), "--json", str(path)])
             # Every repetition has taken its directory away with it.
             assert [entry.name for entry in ground.iterdir()] == ["deep"]
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_workload_closes_its_account(whole: dict[str, Any], name: str) -> None:
+    for label, entrant in whole["workloads"][name]["entrants"].items():
+        assert entrant["failed"] is None, f"{label}: {entrant['failed']}"
+        assert bool(entrant["skipped"]) != bool(entrant["repetitions"])
+
+
+def test_the_kinds_are_all_there_are() -> None:
+    assert {type(each) for each in KINDS.values()} == {type(each) for each in WORKLOADS.values()}
+
+
+def test_a_quick_run_does_workloads_that_there_are() -> None:
+    assert set(QUICK) < set(WORKLOADS)
 
 
 def test_a_run_records_the_machine_the_scale_and_every_workload(record: dict[str, Any]) -> None:
@@ -66,12 +116,12 @@ def test_a_run_records_the_machine_the_scale_and_every_workload(record: dict[str
     assert record["failed"] is False
     assert record["scale"]["name"] == "tiny"
     assert record["machine"]["cores"] >= 1
-    assert list(record["workloads"]) == list(WORKLOADS)
+    assert list(record["workloads"]) == list(KINDS)
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", KINDS)
 def test_every_entrant_has_raw_repetitions_with_a_summary_of_them(record: dict[str, Any], name: str) -> None:
-    workload = WORKLOADS[name]
+    workload = KINDS[name]
     entrants = record["workloads"][name]["entrants"]
     assert list(entrants) == [entrant.label for entrant in workload.entrants]
     for label, entrant in entrants.items():
@@ -84,18 +134,18 @@ def test_every_entrant_has_raw_repetitions_with_a_summary_of_them(record: dict[s
             assert entrant["summary"][metric] == {"median": value, "low": value, "high": value, "repetitions": 1}
 
 
-@pytest.mark.parametrize("name", [name for name, each in WORKLOADS.items() if isinstance(each, Transfer)])
+@pytest.mark.parametrize("name", [name for name, each in KINDS.items() if isinstance(each, Transfer)])
 def test_every_item_of_a_transfer_is_accounted_for(record: dict[str, Any], name: str) -> None:
     for entrant in record["workloads"][name]["entrants"].values():
         for repetition in entrant["repetitions"]:
             counts = repetition["account"]
             assert counts["put"] > 0
-            if entrant["mode"] != "write only":
+            if not entrant["mode"].startswith("write only"):
                 assert counts["got"] == counts["put"]
                 assert not any(counts[kind] for kind in ("missing", "twice", "invented", "disordered"))
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", KINDS)
 def test_every_target_carries_its_bound_and_a_verdict_if_it_could_be_measured(record: dict[str, Any], name: str) -> None:
     targets = record["workloads"][name]["targets"]
     assert len(targets) == len(WORKLOADS[name].targets)
@@ -109,11 +159,13 @@ def test_every_target_carries_its_bound_and_a_verdict_if_it_could_be_measured(re
 
 def test_only_runs_the_workloads_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run.json"
-    status = main(["--scale", "tiny", "--only", "latency", "--repetitions", "2", "--dir", str(tmp_path), "--json", str(path)])
+    status = main(
+        ["--scale", "tiny", "--only", "persist-queue-write", "--repetitions", "2", "--dir", str(tmp_path), "--json", str(path)]
+    )
     assert status == 0
     workloads = json.loads(path.read_text())["workloads"]
-    assert list(workloads) == ["latency"]
-    assert len(workloads["latency"]["entrants"]["multiprocessing.Queue"]["repetitions"]) == 2
+    assert list(workloads) == ["persist-queue-write"]
+    assert len(workloads["persist-queue-write"]["entrants"]["segq"]["repetitions"]) == 2
     assert "Targets" in capsys.readouterr().out
 
 
@@ -160,7 +212,11 @@ def test_an_account_closes_when_consumers_share_everything_between_them() -> Non
     assert drawn_up.demand().got == 4
 
 
-@pytest.mark.parametrize("kind", [BytesPayload(100), BytesPayload(1 << 16), DictPayload()])
+def test_an_order_that_is_not_promised_is_not_demanded() -> None:
+    assert account.settle({0: 3}, [_taken(0, 2, 1)], ordered=False).demand().got == 3
+
+
+@pytest.mark.parametrize("kind", [BytesPayload(16), BytesPayload(24), BytesPayload(100), BytesPayload(1 << 16), DictPayload()])
 def test_an_item_says_whose_it_is(kind: payload.Payload) -> None:
     items = kind.make(3, 10, 5)
     assert [kind.identify(item) for item in items] == [(3, sequence) for sequence in range(10, 15)]
@@ -188,8 +244,6 @@ class _ForgetfulTicket:
         self.ticket = ticket
 
     def open(self) -> Any:
-        from dataclasses import replace
-
         handle = self.ticket.open()
         forgotten = BytesPayload(100).make(0, 7, 1)[0]
         return replace(handle, put=lambda item: None if item == forgotten else handle.put(item))
@@ -347,8 +401,67 @@ def test_two_saved_runs_are_compared_on_the_command_line(tmp_path: Path, capsys:
     assert "not a saved run" in capsys.readouterr().err
 
 
-def test_a_picture_is_drawn_of_each_workload(record: dict[str, Any], tmp_path: Path) -> None:
+def test_a_picture_is_drawn_of_each_workload_and_of_all_targets(record: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures are drawn with matplotlib")
     drawn = plot.draw(record, tmp_path)
-    assert [path.stem for path in drawn] == list(WORKLOADS)
+    assert [path.stem for path in drawn] == [*KINDS, plot.TARGETS]
     assert all(path.read_text().count("<svg") == 1 for path in drawn)
+
+
+@pytest.mark.parametrize(
+    ("label", "survives", "expected"),
+    [
+        ("segq, acked", "every item whose put returned", plot.OURS),
+        ("faster-fifo", "nothing: items are in memory", plot.LOSES),
+        ("turbo-queue", "batches that were full; not the one being filled", plot.LOSES),
+        ("litequeue", "every item whose put returned", plot.KEEPS),
+        ("plain write", "bytes, but not a queue", plot.NO_QUEUE),
+    ],
+)
+def test_a_fast_loser_of_items_is_shown_as_one(label: str, survives: str, expected: plot.Promise) -> None:
+    assert plot.promise(label, survives) is expected
+
+
+def test_the_page_is_made_of_a_run_and_of_what_people_wrote(record: dict[str, Any], tmp_path: Path) -> None:
+    sections = tmp_path / "sections"
+    sections.mkdir()
+    (sections / "00-before.md").write_text("Before all.\n")
+    (sections / "10-behind.md").write_text("## Behind\n")
+    run, page = tmp_path / "run.json", tmp_path / "page.md"
+    run.write_text(json.dumps(record))
+    assert main(["document", str(run), "--to", str(page), "--sections", str(sections)]) == 0
+    text = page.read_text()
+    places = [
+        text.index(words) for words in ("# Benchmarks", "Before all.", "## Targets", "### single", "### idle", "## Behind")
+    ]
+    assert places == sorted(places)
+    assert all(f"### {name}\n" in text for name in KINDS)
+    assert "--scale tiny" in text
+    assert str(tmp_path) not in text, "where it was measured is nobody's business"
+    linked = [part.partition(")")[0] for part in text.split("](")[1:]]
+    assert all((tmp_path / link).exists() for link in linked)
+
+
+def test_of_two_runs_the_later_one_has_the_word(record: dict[str, Any]) -> None:
+    later = {**record, "workloads": {"idle": {**record["workloads"]["idle"], "title": "once more"}}}
+    together = document.merged([record, later])["workloads"]
+    assert list(together) == list(KINDS)
+    assert together["idle"]["title"] == "once more"
+    assert together["single"] == record["workloads"]["single"]
+
+
+# --- the mix of tasks --------------------------------------------------------------------------------------------------
+
+
+def test_the_tasks_are_the_same_for_all_and_leave_room_for_a_target() -> None:
+    tasks = fairness.lengths(200, 1)
+    assert tasks == fairness.lengths(200, 1)
+    assert len(tasks) == 200
+    assert len(set(tasks)) == len(fairness.MIX)
+    least = fairness.ideal(tasks, fairness.WORKERS)
+    assert least == sum(tasks) / fairness.WORKERS
+    assert least <= fairness.in_turn(tasks, fairness.WORKERS) < 1.05 * least
+
+
+def test_a_task_longer_than_a_fair_share_is_the_ideal() -> None:
+    assert fairness.ideal([9, 1, 1], 4) == fairness.in_turn([9, 1, 1], 4) == 9

@@ -9,12 +9,33 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
-from benchmarks.adapters.contract import Adapter, FanHandle, FanTicket, Handle, Settings, Ticket, UnavailableError
+from benchmarks.adapters.contract import (
+    Adapter,
+    CeilingTicket,
+    FanHandle,
+    FanTicket,
+    Handle,
+    Settings,
+    Ticket,
+    UnavailableError,
+)
 
-__all__ = ["MODULES", "Adapter", "FanHandle", "FanTicket", "Handle", "Settings", "Ticket", "UnavailableError", "adapter_named"]
+__all__ = [
+    "MODULES",
+    "Adapter",
+    "CeilingTicket",
+    "FanHandle",
+    "FanTicket",
+    "Handle",
+    "Settings",
+    "Ticket",
+    "UnavailableError",
+    "adapter_named",
+]
 
 MODULES = {
     "segq": "benchmarks.adapters.segq_queue",
+    "segq, not yet made": "benchmarks.adapters.segq_queue:not_yet_made",
     "segq topic": "benchmarks.adapters.segq_topic",
     "RocksQ MpmcQueue": "benchmarks.adapters.rocksq_mpmc",
     "multiprocessing.Queue": "benchmarks.adapters.multiprocessing_queue",
@@ -29,8 +50,13 @@ MODULES = {
     "persist-queue, file": "benchmarks.adapters.persist_queue:file",
     "persist-queue, SQLite": "benchmarks.adapters.persist_queue:sqlite",
     "persist-queue, SQLite ack": "benchmarks.adapters.persist_queue:sqlite_ack",
+    "persist-queue, SQLite, bulk": "benchmarks.adapters.persist_queue:sqlite_bulk",
+    "persist-queue, file, bulk": "benchmarks.adapters.persist_queue:file_bulk",
+    "persist-queue, file, task_done": "benchmarks.adapters.persist_queue:file_done",
     "plain write": "benchmarks.adapters.plain_write",
     "plain write, synced": "benchmarks.adapters.plain_write:synced",
+    "RocksDB puts": "benchmarks.adapters.rocksdb_put",
+    "RocksDB puts of blocks": "benchmarks.adapters.rocksdb_put:blocks",
 }
 
 

@@ -39,6 +39,8 @@ class Handle:
     get_many: Callable[[int], list[Any]] | None = None
     receive: Callable[[], Any] | None = None
     """Takes one message, acknowledges it, returns its value."""
+    commit: Callable[[], object] | None = None
+    """Where `put` does not: makes durable what was put."""
     drained: Callable[[], bool] | None = None
     """True once nothing is left to take. Asked after the producers have closed."""
 
@@ -65,6 +67,13 @@ class Ticket(Protocol):
     """How a process finds the queue: picklable while a process is being spawned."""
 
     def open(self) -> Handle: ...
+
+
+class CeilingTicket(Ticket, Protocol):
+    """How a process finds what can only be written."""
+
+    def stored(self) -> int:
+        """Bytes of payload that are there, once the writer has closed."""
 
 
 class Adapter(Protocol):

@@ -1,4 +1,4 @@
-"""The ceiling: the same bytes given to `write`, one call an item, into one file. It can only be written."""
+"""The ceiling: the same bytes given to `write`, one call an item (or a batch), into one file. It can only be written."""
 
 from __future__ import annotations
 
@@ -30,8 +30,14 @@ class _Ticket:
                 os.fdatasync(descriptor)
                 left = self.sync_every
 
+        def put_many(items: list[bytes]) -> None:
+            put(b"".join(items))
+
         # Without a sync the bytes stay with the kernel, as those of a put do (durability="process").
-        return Handle(put=put, close=lambda: os.close(descriptor))
+        return Handle(put=put, put_many=put_many, close=lambda: os.close(descriptor))
+
+    def stored(self) -> int:
+        return os.path.getsize(self.path)
 
 
 @dataclass(frozen=True, slots=True)

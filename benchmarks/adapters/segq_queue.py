@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.context import SpawnContext
 from pathlib import Path
@@ -41,16 +41,19 @@ class SegqQueue:
     """`segq.Queue` with default durability: what `put` accepted survives SIGKILL."""
 
     version: str
+    made: bool = True
     name: str = "segq"
     survives: str = "every item whose put returned"
 
     def prepare(self, context: SpawnContext, directory: Path, settings: Settings) -> _Ticket:  # noqa: ARG002
         import segq
 
+        path = str(directory / "queue")
+        if not self.made:
+            return _Ticket(path)
         wanted: dict[str, Any] = {"capacity": settings.capacity}
         if settings.serializer is not None:
             wanted["serializer"] = settings.serializer
-        path = str(directory / "queue")
         # The settings are stored with the queue: the processes need only the path.
         segq.Queue(path, **wanted).close()
         return _Ticket(path)
@@ -65,3 +68,8 @@ def adapter() -> SegqQueue:
         return SegqQueue(version("segq"))
     except PackageNotFoundError:
         return SegqQueue("source tree")
+
+
+def not_yet_made() -> SegqQueue:
+    """The queue is created by who opens it first, with all defaults."""
+    return replace(adapter(), made=False, name="segq, not yet made")

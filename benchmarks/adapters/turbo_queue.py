@@ -1,9 +1,14 @@
-"""turbo-queue: batches as SQLite files, renamed from load to ready to unload."""
+"""turbo-queue: batches as SQLite files, renamed from load to ready to unload.
+
+The names of files made within the same second do not sort as they were made, so it promises no order.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,9 +28,8 @@ class _Ticket:
     root: str
 
     def open(self) -> Handle:
-        from turbo_queue import Dequeue, Enqueue  # type: ignore[import-not-found, unused-ignore]
-
-        enqueue, dequeue = Enqueue(), Dequeue()
+        turbo_queue = _imported()
+        enqueue, dequeue = turbo_queue.Enqueue(), turbo_queue.Dequeue()
         for end in (enqueue, dequeue):
             end.root_path, end.queue_name = self.root, "queue"
             end.max_events_per_file, end.max_ready_files = BATCH, 1 << 30
@@ -70,9 +74,18 @@ class TurboQueue:
         return _Ticket(str(directory / "turbo"))
 
 
+def _imported() -> Any:
+    """The package, kept from logging into the working directory and from having multiprocessing report every process."""
+    logging.getLogger().addHandler(logging.NullHandler())  # with a handler, basicConfig does nothing
+    import turbo_queue
+
+    multiprocessing.get_logger().setLevel(logging.WARNING)
+    return turbo_queue
+
+
 def adapter() -> TurboQueue:
     try:
-        import turbo_queue  # noqa: F401 - whether it can be
+        _imported()
     except ImportError as error:
         raise UnavailableError(f"turbo-queue is not installed ({error}): pip install turbo-queue") from error
     return TurboQueue(version("turbo-queue"))

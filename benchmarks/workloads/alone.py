@@ -13,8 +13,8 @@ from benchmarks.crew import StartLine, clock
 from benchmarks.payload import Payload
 from benchmarks.scale import Scale
 from benchmarks.target import Target
-from benchmarks.workloads.contract import Arena, Entrant, Repetition, measured
-from benchmarks.workloads.transfer import BATCH, offered
+from benchmarks.workloads.contract import BATCH, Arena, Entrant, Repetition, measured
+from benchmarks.workloads.transfer import Transfer, offered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,23 +84,36 @@ class Alone:
     columns: Sequence[str] = ("rate", "put_rate", "get_rate")
 
     def repetitions(self, scale: Scale) -> int:
-        return scale.repetitions
+        return scale.few
 
     def footprint(self, scale: Scale) -> int:
         return 2 * self.items(scale) * self.payload.size
 
     def run(self, entrant: Entrant, arena: Arena) -> Repetition:
-        count = (entrant.items or self.items)(arena.scale)
-        words = entrant.mode.split()
-        ticket = entrant.prepare(arena.directory)
-        with arena.crew(1) as crew:
-            work = ("batch" in words, "mixed" in words, self.payload, count)
-            done: Done = crew.result(crew.start("process", put_and_take, ticket, *work))
-        return Repetition(
-            metrics=measured(
-                rate=count / (done.putting + done.getting) * 1e9,
-                put_rate=count / done.putting * 1e9,
-                get_rate=count / done.getting * 1e9,
-            ),
-            account=done.account,
-        )
+        return run_alone(entrant, arena, self.payload, (entrant.items or self.items)(arena.scale))
+
+
+def run_alone(entrant: Entrant, arena: Arena, payload: Payload, count: int) -> Repetition:
+    words = entrant.mode.split()
+    ticket = entrant.prepare(arena.directory)
+    with arena.crew(1) as crew:
+        work = ("batch" in words, "mixed" in words, payload, count)
+        done: Done = crew.result(crew.start("process", put_and_take, ticket, *work))
+    return Repetition(
+        metrics=measured(
+            rate=count / (done.putting + done.getting) * 1e9,
+            put_rate=count / done.putting * 1e9,
+            get_rate=count / done.getting * 1e9,
+        ),
+        account=done.account,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside(Transfer):
+    """A transfer in which entrants of a mode with the word "alone" do it within one process: they know no other way."""
+
+    def run(self, entrant: Entrant, arena: Arena) -> Repetition:
+        if "alone" in entrant.mode.split():
+            return run_alone(entrant, arena, self.payload, (entrant.items or self.items)(arena.scale))
+        return Transfer.run(self, entrant, arena)

@@ -110,12 +110,17 @@ class Backlog:
         metrics = measured(
             put_rate=everything / sum(put_ns) * 1e9,
             get_rate=everything / sum(get_ns) * 1e9,
-            put_drift=put_ns[0] / put_ns[1],
-            get_drift=get_ns[0] / get_ns[1],
+            put_drift=_drift(put_ns),
+            get_drift=_drift(get_ns),
             consumer_peak=peak,
             written_ratio=None if written is None else written.dirtied / (everything * self.payload.size),
         )
         return Repetition(metrics=metrics, account={"put": everything, "got": everything}, facts={"queues": queues})
+
+
+def _drift(halves: Sequence[int]) -> float | None:
+    """None for a backlog of a single chunk."""
+    return halves[0] / halves[1] if halves[1] else None
 
 
 def _made(directory: Path) -> Path:

@@ -13,6 +13,7 @@ from benchmarks.scale import Scale
 from benchmarks.target import Target
 
 DEFAULTS = Settings()
+BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,13 @@ class Entrant:
     """How items are put and taken; the workload says what the word means."""
     items: Callable[[Scale], int] | None = None
     """How many items, where entrants of one workload differ in that."""
+    batch: int = BATCH
+    """How many items a call, where the mode says that they go in batches."""
+    producers: int | None = None
+    consumers: int | None = None
+    """How many processes, where entrants of one workload differ in that."""
+    ordered: bool = True
+    """Whether it promises to one consumer the order in which one producer put."""
 
     def prepare(self, directory: Path) -> Any:
         return adapter_named(self.adapter).prepare(CONTEXT, directory, self.settings)

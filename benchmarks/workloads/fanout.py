@@ -14,8 +14,8 @@ from benchmarks.crew import StartLine, clock
 from benchmarks.payload import Payload
 from benchmarks.scale import Scale
 from benchmarks.target import Target
-from benchmarks.workloads.contract import Arena, Entrant, Repetition, measured
-from benchmarks.workloads.transfer import BATCH, offered
+from benchmarks.workloads.contract import BATCH, Arena, Entrant, Repetition, measured
+from benchmarks.workloads.transfer import offered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class FanOut:
     columns: Sequence[str] = ("rate", "put_rate", "producer_cpu")
 
     def repetitions(self, scale: Scale) -> int:
-        return scale.repetitions
+        return scale.few
 
     def footprint(self, scale: Scale) -> int:
         return 8 * scale.single * self.payload.size

@@ -1,10 +1,10 @@
-"""How old an item is when a consumer that was waiting for it has it: one item a millisecond, the clock inside it."""
+"""How old an item is when a consumer that was waiting for it has it: items at a steady pace, the clock inside them."""
 
 from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.account import settle
@@ -59,17 +59,19 @@ class Latency:
     payload: BytesPayload
     entrants: Sequence[Entrant]
     targets: Sequence[Target]
+    items: Callable[[Scale], int]
     period: int = 1_000_000
+    few: bool = False
     columns: Sequence[str] = ("p50", "p95", "p99", "max")
 
     def repetitions(self, scale: Scale) -> int:
-        return scale.repetitions
+        return scale.few if self.few else scale.repetitions
 
     def footprint(self, scale: Scale) -> int:
-        return 2 * scale.latency * self.payload.size
+        return 2 * self.items(scale) * self.payload.size
 
     def run(self, entrant: Entrant, arena: Arena) -> Repetition:
-        count = arena.scale.latency
+        count = self.items(arena.scale)
         ticket = entrant.prepare(arena.directory)
         with arena.crew(2) as crew:
             consumer = crew.start("consumer", await_each, ticket, count)

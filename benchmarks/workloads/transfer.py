@@ -16,11 +16,10 @@ from benchmarks.payload import STOP, Payload
 from benchmarks.scale import Scale
 from benchmarks.target import Target
 from benchmarks.usage import Written, peak_memory, total_written
-from benchmarks.workloads.contract import Arena, Entrant, Repetition, measured
+from benchmarks.workloads.contract import BATCH, Arena, Entrant, Repetition, measured
 
 Offer = TypeVar("Offer")
 
-BATCH = 1000
 CLOCK_EVERY = 16
 """Reading the clock costs 40 ns, a fair part of a get: the last item's time is known to within this many items."""
 
@@ -47,14 +46,16 @@ class Consumed:
     peak: float | None
 
 
-def produce(line: StartLine, ticket: Ticket, mode: str, payload: Payload, producer: int, count: int) -> Produced:
+def produce(
+    line: StartLine, ticket: Ticket, mode: str, payload: Payload, producer: int, count: int, size: int = BATCH
+) -> Produced:
     """Work of a producer process: items are made before the barrier, and everything is flushed before it ends."""
     items = payload.make(producer, 0, count)
-    batches = [items[at : at + BATCH] for at in range(0, count, BATCH)]
+    batches = [items[at : at + size] for at in range(0, count, size)]
     handle = ticket.open()
     cpu = -time.process_time()
     began = line.cross()
-    if mode == "batch":
+    if "batch" in mode:
         put_many = offered(handle.put_many)
         for batch in batches:
             put_many(batch)
@@ -68,7 +69,7 @@ def produce(line: StartLine, ticket: Ticket, mode: str, payload: Payload, produc
     return Produced(began=began, ended=ended, cpu=cpu, count=count, written=Written.so_far())
 
 
-def consume(line: StartLine, ticket: Ticket, mode: str, payload: Payload, keep_whole: bool) -> Consumed:
+def consume(line: StartLine, ticket: Ticket, mode: str, payload: Payload, keep_whole: bool, size: int = BATCH) -> Consumed:
     """Work of a consumer process: takes until it is told to stop, and only then looks at what it has."""
     kept: list[Any] = []
     # A consumer that kept items of a mebibyte would time the page faults of its own memory.
@@ -77,7 +78,7 @@ def consume(line: StartLine, ticket: Ticket, mode: str, payload: Payload, keep_w
     cpu = -time.process_time()
     line.cross()
     if mode == "batch":
-        last_item = _take_batches(handle, kept)
+        last_item = _take_batches(handle, kept, size)
     elif mode == "acked":
         last_item = _take(offered(handle.receive), keep, CLOCK_EVERY)
     else:
@@ -99,11 +100,11 @@ def _take(get: Callable[[], Any], keep: Callable[[Any], object], clock_every: in
         last = clock()
 
 
-def _take_batches(handle: Handle, kept: list[Any]) -> int:
+def _take_batches(handle: Handle, kept: list[Any], size: int) -> int:
     get_many = offered(handle.get_many)
     last = clock()
     while True:
-        items = get_many(BATCH)
+        items = get_many(size)
         kept += items
         # Nothing is put after a stop, and the next one only when this one was taken.
         if items[-1] == STOP:
@@ -157,29 +158,31 @@ class Transfer:
     items: Callable[[Scale], int]
     producers: int = 1
     consumers: int = 1
+    few: bool = False
     columns: Sequence[str] = ("rate", "producer_cpu", "consumer_cpu", "written_ratio")
 
     def repetitions(self, scale: Scale) -> int:
-        return scale.repetitions
+        return scale.few if self.few else scale.repetitions
 
     def footprint(self, scale: Scale) -> int:
         return 2 * self.items(scale) * self.payload.size
 
     def run(self, entrant: Entrant, arena: Arena) -> Repetition:
         total = (entrant.items or self.items)(arena.scale)
-        shares = [total // self.producers] * self.producers
+        putting, taking = entrant.producers or self.producers, entrant.consumers or self.consumers
+        shares = [total // putting] * putting
         ticket = entrant.prepare(arena.directory)
         keep_whole = self.payload.size < 1 << 16
-        with arena.crew(self.producers + self.consumers) as crew:
+        with arena.crew(putting + taking) as crew:
             put_by = partial(crew.start, "producer", produce, ticket, entrant.mode, self.payload)
-            consumers = [
-                crew.start("consumer", consume, ticket, entrant.mode, self.payload, keep_whole) for _ in range(self.consumers)
-            ]
-            producers = [put_by(number, share) for number, share in enumerate(shares)]
+            take = (ticket, entrant.mode, self.payload, keep_whole, entrant.batch)
+            consumers = [crew.start("consumer", consume, *take) for _ in range(taking)]
+            producers = [put_by(number, share, entrant.batch) for number, share in enumerate(shares)]
             produced: list[Produced] = crew.results(producers)
             dismiss(crew, ticket, consumers, arena.scale.patience)
             consumed: list[Consumed] = crew.results(consumers)
-        account = settle(dict(enumerate(shares)), [report.taken for report in consumed]).demand()
+        taken = [report.taken for report in consumed]
+        account = settle(dict(enumerate(shares)), taken, ordered=entrant.ordered).demand()
         return Repetition(metrics=self._metrics(produced, consumed), account=asdict(account))
 
     def _metrics(self, produced: Sequence[Produced], consumed: Sequence[Consumed]) -> dict[str, float]:

@@ -17,6 +17,7 @@ VERBS = {
     "put": "Put lines, whole files or arguments.",
     "get": "Print items and take them off the queue.",
     "work": "Run a command or a function on every item, in a pool of processes.",
+    "run": "Run a pipeline of sources, queues, workers and sinks from a file.",
     "stats": "Show what the queue holds and who uses it.",
     "watch": "Watch the queue live: rates, backlog, processes.",
     "metrics": "Serve queues' figures to Prometheus.",

@@ -60,7 +60,7 @@ async def test_coroutines_and_another_process_wake_each_other(queue_path: str, t
 
 
 def test_what_a_killed_process_with_a_loop_held_comes_back(queue_path: str, tmp_path: Path) -> None:
-    total, report = 3000, tmp_path / "report"
+    total, report = 2000, tmp_path / "report"
     with segq.Queue(queue_path, segment_items=700) as q:
         q.put_many(range(total))
         for _ in range(2):

@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 from accounts import until
+from cli_command import ROOT, environment
 
 import segq
 
@@ -399,7 +402,10 @@ def test_an_item_that_no_broker_would_take_stops_nobody(cluster: Cluster, queue_
         sink = KafkaSink(queue, out, brokers=cluster.address)
         with running(sink):
             until(lambda: sink.counts.sent == 2, PATIENCE, "the others are sent")
-            until(lambda: sink.counts.rejected + sink.counts.given_back, PATIENCE, "that one is refused")
+            until(lambda: sink.counts.rejected == 1, PATIENCE, "that one is refused")
+        (letter,) = queue.dead.peek(1)
+        assert letter.value == b"x" * 2_000_000
+        assert "too large" in letter.reason
     assert sorted(message.value() for message in cluster.read(out)) == [b"a", b"b"]
 
 
@@ -413,6 +419,21 @@ def test_a_sink_that_cannot_reach_the_broker_gives_back_what_it_holds(queue_path
         assert queue.get_many(2, timeout=PATIENCE) == ["a", "b"]
 
 
+def test_stopped_while_the_broker_is_down_it_ends_soon(real: Cluster, queue_path: str) -> None:
+    topic = real.topic(1)
+    real.fill(topic, range(100))
+    with segq.Queue(queue_path) as queue:
+        source = KafkaSource(queue, **reading(real, topic, commit_interval=60, options={"session.timeout.ms": 45_000}))
+        with running(source):
+            until(lambda: source.counts.stored == 100, PATIENCE, "all is in")
+            real.kill()
+            begun = time.monotonic()
+        took = time.monotonic() - begun
+        real.start()
+        assert took < 30, "the client alone would try for as long as the group waits"
+        assert queue.qsize() == 100
+
+
 def test_a_shut_down_queue_ends_its_source_and_its_sink(cluster: Cluster, queue_path: str) -> None:
     topic = cluster.topic(1)
     with segq.Queue(queue_path) as queue:
@@ -422,3 +443,10 @@ def test_a_shut_down_queue_ends_its_source_and_its_sink(cluster: Cluster, queue_
         sink.run(threading.Event())
         assert sink.counts.sent == 1
         KafkaSource(queue, **reading(cluster, topic)).run(threading.Event())
+
+
+def test_the_example_runs(real: Cluster) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "kafka_roundtrip.py"), "--brokers", real.address]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment())
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "20000 bills came out, for 20000 of 20000 orders"

@@ -162,7 +162,7 @@ def test_a_topic_is_seen_as_it_sees_itself_whatever_happens(queue_path: str, set
                     topic.put_many(list(range(chance.randrange(1, 30))))
                 case 2 if readers:
                     reader = readers[chance.choice(sorted(readers))]
-                    if reader.lag.items - sum(m is not None for m in out) > 40:
+                    if reader.lag.items - len(out) > 40:
                         reader.get_many(chance.randrange(1, 20), block=False)
                 case 3 if len(readers) < 3:
                     label = f"label {step}"

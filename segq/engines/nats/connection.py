@@ -99,7 +99,7 @@ class Connection:
         self._inbox = ""
         self._lost: Exception | None = None
         self.down_since: float | None = None  # by the monotonic clock
-        self._ahead, self._ahead_within = 0.0, math.inf
+        self._ahead, self._ahead_within = time.time() - time.monotonic(), math.inf
         self.on_reconnect: set[Callable[[], None]] = set()
 
     async def open(self) -> None:
@@ -159,7 +159,7 @@ class Connection:
 
     def now(self) -> float:
         """The server's clock, in seconds of the epoch: items carry its time. Within half the shortest round trip seen."""
-        return time.time() + self._ahead
+        return time.monotonic() + self._ahead  # monotonic: this machine's clock may be set meanwhile
 
     # --- sending ---
 
@@ -187,12 +187,14 @@ class Connection:
     def forget(self, reply: str) -> None:
         self._waiting.pop(reply.rpartition(".")[2], None)
 
-    async def ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg | None:
+    async def ask(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, within: float = ANSWER_WAIT
+    ) -> Msg | None:
         """One question; None if no answer came in time, nobody answers there, or the connection broke: it may have arrived."""
         reply, future = self.expect()
         epoch = self.epoch
         try:
-            async with asyncio.timeout(ANSWER_WAIT):
+            async with asyncio.timeout(within):
                 await self.send(subject, payload, reply, headers)
                 message = await future
         except (TimeoutError, client_errors.Error, OSError):
@@ -215,7 +217,7 @@ class Connection:
         pause = 0.02
         while True:
             if await self.connected(deadline):
-                asked = time.time()
+                asked = time.monotonic()
                 message = await self.ask("$JS.API." + subject, payload)
                 if message is not None:
                     answer: dict[str, Any] = json.loads(message.data)
@@ -232,7 +234,7 @@ class Connection:
             pause = min(1.0, pause * 2)
 
     def _set_clock(self, asked: float, said: str | None) -> None:
-        took = time.time() - asked
+        took = time.monotonic() - asked
         if said is not None and 0 <= took < self._ahead_within:
             self._ahead, self._ahead_within = datetime.fromisoformat(said).timestamp() - asked - took / 2, took
 

@@ -19,6 +19,7 @@ from typing import Any
 from nats import errors as client_errors
 from nats.aio.msg import Msg
 
+from segq.claims import spent_reason
 from segq.engines.nats.channel import Channel
 from segq.engines.nats.connection import NO_RESPONDERS
 from segq.engines.nats.delivery import Delivery
@@ -49,7 +50,7 @@ class Reader:
         self._hands: set[Delivery] = set()
         self._ack_wait = stream.settings.ack_wait
         self._keeper: asyncio.Task[None] | None = None
-        self._graveyard = Graveyard(stream)
+        self._graveyard = Graveyard(stream, label)
 
     # --- taking ---
 
@@ -128,7 +129,7 @@ class Reader:
             if expires is not None and now >= expires:
                 await self._send(delivery.reply, TERM)
             elif settings.max_deliveries is not None and delivery.deliveries > settings.max_deliveries:
-                await self.bury(delivery, f"handed out {settings.max_deliveries} times and never acknowledged")
+                await self.bury(delivery, spent_reason(settings.max_deliveries))
             else:
                 admitted.append(delivery)
         self._hands.update(admitted)
@@ -207,11 +208,11 @@ class Reader:
         with contextlib.suppress(client_errors.Error, OSError):  # then the item comes again, as after a death
             await self._connection.send(subject, payload)
 
-    async def nack(self, delivery: Delivery, delay: float) -> bool:
+    async def nack(self, delivery: Delivery, delay: float = 0.0, reason: str = "") -> bool:
         """False if it is not ours. What has been handed out often enough goes to the dead letters instead."""
         most = self.stream.settings.max_deliveries
         if most is not None and delivery.deliveries >= most:
-            return await self.bury(delivery, f"given back after delivery {delivery.deliveries} of {most}")
+            return await self.bury(delivery, spent_reason(delivery.deliveries, reason))
         payload = NAK + (b" " + json.dumps({"delay": int(delay * 1e9)}).encode() if delay else b"")
         return not await self.settle([delivery], payload)
 

@@ -51,7 +51,6 @@ class NatsSettings(Settings):
     stream_bytes: int | None = None
     grace: float = GRACE
     duplicate_window: float = DUPLICATE_WINDOW
-    max_deliveries: int | None = None
 
     @property
     def ack_wait(self) -> float:
@@ -97,7 +96,6 @@ def checked_settings(kind: str, given: dict[str, Any], serializer: str | Seriali
 _CHECKS: dict[str, Any] = {
     "replicas": whole_number,
     "stream_bytes": whole_number,
-    "max_deliveries": whole_number,
     "grace": positive_seconds,
     "duplicate_window": positive_seconds,
 }
@@ -177,7 +175,10 @@ class Stream:
                 f'{self.shown} is a {self.kind}, not a {kind}; connect with kind="{self.kind}"', path=self.shown
             )
         for name, value in given.items():
-            if (kept := getattr(self.settings, name)) != value:
+            kept = getattr(self.settings, name)
+            if name == "max_deliveries" and kept is None:  # asked of this handle; the stream itself has no opinion
+                self.settings = dataclasses.replace(self.settings, max_deliveries=value)
+            elif kept != value:
                 raise SettingsConflict(
                     f"{self.shown} was created with {name}={kept!r}, not {value!r}; leave {name} out to use it as it is,"
                     " or create another",
