@@ -79,7 +79,7 @@ SCALES = {
             idle_consumers=2,
             idle_window=0.2,
             idle_repetitions=1,
-            patience=60,
+            patience=120,
         ),
         Scale(
             name="quick",
@@ -139,7 +139,7 @@ SCALES = {
             idle_consumers=100,
             idle_window=10,
             idle_repetitions=3,
-            patience=600,
+            patience=1200,
         ),
     )
 }

@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import comparison, document, plot
+from benchmarks import comparison, document, headline, plot
 
+README = document.DOCS.parent / "README.md"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -49,7 +50,20 @@ def _document(given: Sequence[str], console: Console) -> int:
     parser.add_argument("--to", type=Path, default=document.PAGE, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--sections", type=Path, default=document.SECTIONS, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="default: a directory beside the file, of its name")
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        nargs="?",
+        const=README,
+        metavar="FILE",
+        help="and the table of figures in it (default: README.md)",
+    )
     options = parser.parse_args(given)
+    try:
+        if options.readme:
+            options.readme.write_text(headline.rewritten(options.readme.read_text(), document.merged(options.runs)))
+    except (OSError, ValueError) as error:
+        parser.error(f"{options.readme}: {error}")
     written = document.write(options.runs, options.to, options.sections, options.pictures or options.to.with_suffix(""))
     _say(console, written)
     if len(written) == 1:

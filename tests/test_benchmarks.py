@@ -18,7 +18,7 @@ from filelock import FileLock
 
 pytest.importorskip("rich", reason="the benchmarks draw their tables with rich")
 
-from benchmarks import account, comparison, document, payload, plot, sample, target
+from benchmarks import account, comparison, document, headline, pairs, payload, plot, sample, target
 from benchmarks.__main__ import main
 from benchmarks.adapters import Settings, UnavailableError, adapter_named
 from benchmarks.crew import CONTEXT, Crew, StartLine, WorkerError
@@ -442,6 +442,31 @@ def test_the_page_is_made_of_a_run_and_of_what_people_wrote(record: dict[str, An
     assert all((tmp_path / link).exists() for link in linked)
 
 
+def test_the_figures_of_a_readme_are_made_anew_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def entrant(**medians: float) -> dict[str, Any]:
+        return {"summary": {name: {"median": value} for name, value in medians.items()}}
+
+    workloads = {
+        "single": {"entrants": {"segq": entrant(rate=857_889.4), "multiprocessing.Queue": entrant(rate=248_377.0)}},
+        "latency": {"entrants": {"segq": entrant(p50=57.04, p99=140.1), "multiprocessing.Queue": entrant(p50=63.4, p99=143.8)}},
+        "acked": {"entrants": {"segq": entrant()}},
+    }
+    made = headline.rewritten(f"before\n{headline.BEGIN}\nold\n{headline.END}\nbehind\n", {"workloads": workloads})
+    lines = made.splitlines()
+    assert (lines[0], lines[-1], "old" in lines) == ("before", "behind", False)
+    assert "| single `put` to single `get`, 1 x 1 | 858,000 /s | 248,000 /s | 3.45 |" in lines
+    assert any(line.endswith("| 57 and 140 µs | 63.4 and 144 µs | 0.90 and 0.97 |") for line in lines)
+    assert not any("ack" in line for line in lines), "what was not measured is not said"
+    assert headline.rewritten(made, {"workloads": workloads}) == made
+    with pytest.raises(ValueError, match="no place"):
+        headline.rewritten("a README without figures", {"workloads": workloads})
+
+
+def test_the_readme_has_a_place_for_figures() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    assert text.count(headline.BEGIN) == text.count(headline.END) == 1
+
+
 def test_of_two_runs_the_later_one_has_the_word(record: dict[str, Any]) -> None:
     later = {**record, "workloads": {"idle": {**record["workloads"]["idle"], "title": "once more"}}}
     together = document.merged([record, later])["workloads"]
@@ -465,3 +490,10 @@ def test_the_tasks_are_the_same_for_all_and_leave_room_for_a_target() -> None:
 
 def test_a_task_longer_than_a_fair_share_is_the_ideal() -> None:
     assert fairness.ideal([9, 1, 1], 4) == fairness.in_turn([9, 1, 1], 4) == 9
+
+
+@pytest.mark.torture
+def test_what_watching_costs_is_measured_in_pairs(tmp_path: Path) -> None:
+    ratios = pairs.measure(str(tmp_path / "queue"), 2, 1.0)
+    assert [len(found) for found in ratios] == [2, 2]
+    assert all(0 < ratio < 100 for found in ratios for ratio in found)

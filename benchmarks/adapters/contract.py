@@ -39,6 +39,8 @@ class Handle:
     get_many: Callable[[int], list[Any]] | None = None
     receive: Callable[[], Any] | None = None
     """Takes one message, acknowledges it, returns its value."""
+    lease: Callable[[], tuple[Any, Callable[[], object]]] | None = None
+    """Takes one message; returns its value, and how to acknowledge it."""
     commit: Callable[[], object] | None = None
     """Where `put` does not: makes durable what was put."""
     drained: Callable[[], bool] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.context import SpawnContext
@@ -25,12 +26,17 @@ class _Ticket:
             message.ack()
             return message.value
 
+        def lease() -> tuple[Any, Callable[[], object]]:
+            message = queue.receive()
+            return message.value, message.ack
+
         return Handle(
             put=queue.put,
             get=queue.get,
             put_many=queue.put_many,
             get_many=queue.get_many,
             receive=receive,
+            lease=lease,
             close=queue.close,
             drained=lambda: queue.qsize() == 0,
         )

@@ -57,6 +57,7 @@ class _Ticket:
                 enqueue._roll_next_batch()
             with contextlib.suppress(Exception), contextlib.redirect_stdout(io.StringIO()):
                 enqueue._close_db()
+            enqueue.loop.close()  # it makes one, and leaves it open
 
         return Handle(put=put, get=waiting(take), close=close, drained=lambda: enqueue.get_ready_length() == 0)
 

@@ -106,7 +106,7 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Memory(
         name="memory",
-        title="peak memory of both sides with a backlog, 100 B",
+        title="peak memory of both sides with a backlog, 100 B (who commits each item: a smaller one)",
         payload=SMALL,
         entrants=(segq, peer, *durable(ANY_SIZE)),
         targets=(),

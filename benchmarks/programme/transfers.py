@@ -133,7 +133,7 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     _of_batches(10),
     _of_batches(100),
-    Beside(
+    Transfer(
         name="peers",
         title="single, beside other queues for processes, 100 B",
         payload=SMALL,

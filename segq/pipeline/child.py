@@ -32,6 +32,8 @@ def main(stage: StagePlan, directory: str, supervisor: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s {stage.name}[%(process)d] %(levelname)s %(message)s")
     threading.Thread(target=_stop_with, args=(supervisor, stop), daemon=True).start()
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as name:  # what `ps` and `top` call it, on Linux
+        name.write(stage.name[:15])
     os.chdir(directory)
     sys.path.insert(0, directory)
     sys.exit(_run(stage, stop))

@@ -125,6 +125,46 @@ def _put(queue: segq.Queue | segq.Topic, items: list[Any], stop: threading.Event
 # --- workers, and sinks that are nothing else ---
 
 
+class _Finished:
+    """Items that are worked on, whose results are not stored yet."""
+
+    def __init__(self, to: segq.Queue | segq.Topic | None, in_hand: set[segq.Message]) -> None:
+        self._to, self._in_hand = to, in_hand
+        self._messages: list[segq.Message] = []
+        self._results: list[Any] = []
+        self._due = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._messages)
+
+    def add(self, message: segq.Message, result: Any) -> None:
+        """One more; a result of None is none."""
+        if not self._messages:
+            self._due = time.monotonic() + _BATCH_SECONDS
+        self._messages.append(message)
+        if result is not None:
+            self._results.append(result)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether they have waited long enough. Where nothing is to be stored they need not wait at all."""
+        return self._to is None or len(self._messages) >= _BATCH or time.monotonic() >= self._due
+
+    def settle(self, stop: threading.Event) -> None:
+        """Stores the results, and only then acknowledges. If there is no room and it is to stop, all go back."""
+        stored = True
+        if self._results and self._to is not None:
+            try:
+                _put(self._to, self._results, stop)
+            except segq.Full as error:
+                log.warning("%d items go back: %s", len(self._messages), error)
+                stored = False
+        for message in self._messages:
+            self._in_hand.discard(message)
+            _settled(message.ack if stored else message.nack)
+        self._messages, self._results = [], []
+
+
 class _Worker:
     """Takes items, works on each, puts the results, acknowledges."""
 
@@ -142,49 +182,35 @@ class _Worker:
         return f"{type(error).__name__}: {error}"
 
     def run(self, stop: threading.Event) -> None:
-        """Works until `stop` is set, or the queue is shut down and empty."""
-        most = _BATCH if self._to is not None else 1
+        """Works until `stop` is set, or the queue is shut down and empty.
+
+        Results that come quickly are stored together. An item that was delivered before is in hand alone: should it be what
+        killed its worker, the others must not share its fate.
+        """
         with _kept_alive(self._queue) as in_hand:
+            finished = _Finished(self._to, in_hand)
             while not stop.is_set():
                 try:
-                    messages = self._queue.receive_many(most, timeout=_RECEIVE_SECONDS)
+                    message = self._queue.receive(timeout=0 if finished else _RECEIVE_SECONDS)
                 except segq.Empty:
+                    finished.settle(stop)
                     continue
                 except segq.ShutDown:
-                    return
-                in_hand |= set(messages)
-                self._all(messages, in_hand, stop)
-
-    def _all(self, messages: list[segq.Message], in_hand: set[segq.Message], stop: threading.Event) -> None:
-        """Results are stored together while they come quickly; a slow one does not keep what is finished waiting."""
-        done: list[segq.Message] = []
-        results: list[Any] = []
-        since = time.monotonic()
-        for number, message in enumerate(messages):
-            if number and (stop.is_set() or time.monotonic() - since > _BATCH_SECONDS):
-                self._settle(done, results, in_hand, stop)
-                done, results = [], []
-                for rest in messages[number:]:  # others may have time for them
-                    in_hand.discard(rest)
-                    _settled(rest.nack)
-                return
-            try:
-                result = self.work(message)
-            except Exception as error:  # the user's function: whatever it raises
-                in_hand.discard(message)
-                self._failed(message, error)
-                continue
-            done.append(message)
-            if result is not None:
-                results.append(result)
-        self._settle(done, results, in_hand, stop)
-
-    def _settle(self, done: list[segq.Message], results: list[Any], in_hand: set[segq.Message], stop: threading.Event) -> None:
-        if results and self._to is not None:
-            _put(self._to, results, stop)
-        for message in done:
-            in_hand.discard(message)
-            _settled(message.ack)
+                    break
+                in_hand.add(message)
+                alone = message.deliveries > 1
+                if alone:
+                    finished.settle(stop)
+                try:
+                    result = self.work(message)
+                except Exception as error:  # the user's function: whatever it raises
+                    in_hand.discard(message)
+                    self._failed(message, error)
+                else:
+                    finished.add(message, result)
+                if alone or finished.is_due:
+                    finished.settle(stop)
+            finished.settle(stop)
 
     def _failed(self, message: segq.Message, error: Exception) -> None:
         most, reason = self._queue.settings.max_deliveries, self.why(error)

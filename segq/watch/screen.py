@@ -288,7 +288,8 @@ def printable(text: str) -> str:
 
 
 def _percent(part: float) -> str:
-    return "<1%" if 0 < part < 0.005 else f"{part:.0%}"
+    """Nothing is called empty that is not, nor full."""
+    return "<1%" if 0 < part < 0.005 else "99%" if 0.99 < part < 1 else f"{part:.0%}"
 
 
 def _rate(rate: float, most: int) -> str | Text:

@@ -8,13 +8,14 @@ import multiprocessing
 import shutil
 import ssl
 import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
-from accounts import until
+from accounts import ROOT, until
 from nats_server import Server, binary
 
 import segq
@@ -232,3 +233,17 @@ def test_a_batch_of_large_items_is_one_write_all_the_same(address: str) -> None:
         assert got == items
         with pytest.raises(segq.ItemTooLarge):
             q.put(b"x" * (1 << 20))
+
+
+def test_the_benchmark_runs() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.engines", "--rounds", "2"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=ROOT,
+    )
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert "NATS, three replicas" in ended.stdout
+    assert "cost of the layer" in ended.stdout

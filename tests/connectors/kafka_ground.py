@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -45,6 +46,14 @@ class Cluster:
             self.address, self.what = self._broker.address, f"Apache Kafka {VERSION}"
         self.real = self._broker is not None
         (directory / "ran-against").write_text(self.what)
+        self._peace = directory / "peace"
+
+    @contextmanager
+    def peace(self, *, alone: bool) -> Iterator[None]:
+        """Whoever kills the broker is alone with it; the others may be several."""
+        with self._peace.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
 
     def kill(self) -> None:
         assert self._broker is not None

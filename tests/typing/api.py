@@ -37,6 +37,20 @@ def opening(path: str, place: Path, like: os.PathLike[str]) -> None:
     segq.Queue(path, serializer=serializer)
 
 
+def giving_up(q: segq.Queue, t: segq.Topic) -> None:
+    segq.Queue("q", max_deliveries=5)
+    segq.Queue("q", max_deliveries="5")  # type: ignore[arg-type]
+    message = q.receive()
+    message.nack(delay=1.5)
+    message.nack(5)  # type: ignore[call-arg]  # by name only
+    message.reject("reason")
+    assert_type(q.dead, segq.DeadLetters)
+    assert_type(t.dead, segq.DeadLetters)
+    assert_type([letter.reason for letter in q.dead], list[str])
+    assert_type(q.dead.find("id"), segq.DeadLetter | None)
+    assert_type(q.dead.requeue(["id"], timeout=1), int)
+
+
 def putting(q: segq.Queue, items: Iterable[object]) -> None:
     q.put({"a": 1})
     q.put("x", True, 1.5)

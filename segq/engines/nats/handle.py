@@ -5,6 +5,7 @@ Opened when made, and again on first use in a forked child or where they were un
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
@@ -12,6 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -29,6 +31,7 @@ from segq.stats import Stats
 
 _handles: weakref.WeakSet[NatsHandle] = weakref.WeakSet()
 _pools: dict[int, Pool] = {}  # by process
+_closing: set[Future[None]] = set()
 
 
 class NatsHandle:
@@ -276,8 +279,9 @@ def _described(kind: type[NatsHandle], address: Address, of: str, settings: dict
 def _abandon(core: Core, process: int) -> None:
     """A handle was dropped without `close`: no more signs of life, and what it held goes back. (A closed one closes again.)"""
     if process == os.getpid() and not core.closed:
-        background = loop.of_process().loop
-        background.call_soon_threadsafe(lambda: background.create_task(core.close()))
+        closing = asyncio.run_coroutine_threadsafe(core.close(), loop.of_process().loop)
+        _closing.add(closing)  # a loop keeps no task alive by itself
+        closing.add_done_callback(_closing.discard)
 
 
 def _after_fork_in_child() -> None:

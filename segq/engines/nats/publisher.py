@@ -17,7 +17,7 @@ from nats import errors as client_errors
 from nats.aio.msg import Msg
 
 from segq.engines.nats.connection import ANSWER_WAIT, NO_RESPONDERS, NOT_NOW
-from segq.engines.nats.stream import WORKERS, Stream
+from segq.engines.nats.stream import ATOMIC_SINCE, TTL_SINCE, WORKERS, Stream
 from segq.errors import Full, ItemTooLarge, QueueError, StorageError, UnsupportedError
 
 MOST_AT_ONCE = 1000  # items in an atomic publish: the server's limit
@@ -91,7 +91,7 @@ class Publisher:
 
     @property
     def _has_atomic(self) -> bool:
-        return self._connection.version >= (2, 12)
+        return self._connection.version >= ATOMIC_SINCE
 
     def _refuse_what_cannot_be_one(self, count: int) -> None:
         capacity = self._stream.settings.capacity
@@ -99,7 +99,7 @@ class Publisher:
             raise ItemTooLarge(f"{count} items can never fit a capacity of {capacity}; put them in smaller batches")
         if count > 1 and not self._has_atomic:
             raise UnsupportedError(
-                f"{self._stream.shown}: put_many as one write, all or nothing, needs NATS 2.12 or later; connect with"
+                f"{self._stream.shown}: put_many as one write, all or nothing, needs NATS 2.12.2 or later; connect with"
                 " atomic=False to have the items stored one after the other"
             )
         if count > MOST_AT_ONCE:
@@ -130,7 +130,7 @@ class Publisher:
     def _headers(self, ttl: float | None) -> dict[str, str]:
         if ttl is None:
             return {}
-        if self._connection.version < (2, 11):
+        if self._connection.version < TTL_SINCE:
             raise UnsupportedError(f"{self._stream.shown}: a time to live of single items needs NATS 2.11 or later")
         return {"Nats-TTL": f"{max(1, math.ceil(ttl))}s", "Segq-Ttl": str(int(ttl * 1000))}
 

@@ -31,6 +31,9 @@ _NANO = 1_000_000_000
 _STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _PLAIN_LABEL = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
+SINCE, TTL_SINCE = (2, 10, 0), (2, 11, 0)  # metadata of streams; a time to live of single items
+ATOMIC_SINCE = (2, 12, 2)  # with message ids: 2.12.0 refuses those in a batch
+
 NOT_FOUND = {10059, 10014}  # no such stream, no such consumer
 TAKEN = {10058, 10148, 10013, 10105}  # the name is in use, by a stream or a consumer of another configuration
 
@@ -138,6 +141,10 @@ class Stream:
     @classmethod
     async def open(cls, connection: Connection, name: str, kind: str, given: dict[str, Any], *, create: bool) -> Stream:
         """The stream, created if need be. Raises NotAQueueError, SettingsConflict, FormatVersionError."""
+        if connection.version < SINCE:
+            raise UnsupportedError(
+                f"{connection.login.shown}: segq needs NATS 2.10 or later, to keep its settings with the stream"
+            )
         info = await _info(connection, name)
         if info is None:
             if not create:
@@ -314,8 +321,8 @@ def _config(connection: Connection, name: str, kind: str, settings: NatsSettings
         "discard": "old" if settings.droppable else "new",
         "storage": "file",
         "num_replicas": settings.replicas,
-        "allow_msg_ttl": connection.version >= (2, 11),
-        "allow_atomic": connection.version >= (2, 12),
+        "allow_msg_ttl": connection.version >= TTL_SINCE,
+        "allow_atomic": connection.version >= ATOMIC_SINCE,
         "metadata": {"segq.version": VERSION, "segq.kind": kind, "segq.settings": json.dumps(stored)},
     }
 
