@@ -213,4 +213,6 @@ def test_both_ends_are_killed_and_the_account_closes(tmp_path: Path, server: Ser
     kills = shop.run(seconds)
     again, twice = sum(shop.got.values()) - len(shop.got), len(shop.stored) - len(shop.got)
     print(f"{direction}: {len(shop.got)} items, {kills} kills of the bridge, {again} delivered again, {twice} stored twice")
-    assert twice <= (0 if direction == "to the server" else 50 * kills)  # a kill between the write and the journal; hardly ever
+    # To the server: what was stored, taken and acknowledged before its confirmation arrived, and then the server died: it builds
+    # its memory of ids anew from what is still there. From it: a kill between the write and the journal. Both hardly ever.
+    assert twice <= 50 * (kills + 1)
