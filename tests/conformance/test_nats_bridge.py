@@ -123,7 +123,7 @@ class Shop:
     def __init__(self, server: Server, source: str, target: str) -> None:
         self.server, self.source, self.target = server, source, target
         self._bridge: subprocess.Popen[bytes] | None = None
-        self._stop = threading.Event()
+        self._stop, self._over = threading.Event(), threading.Event()
         self.begun = 0
         self.confirmed: set[int] = set()
         self.got: Counter[int] = Counter()
@@ -157,7 +157,7 @@ class Shop:
 
     def _empty(self) -> None:
         with segq.connect(self.target) as q:
-            while not self._stop.is_set() or self.confirmed - self.got.keys():
+            while not self._over.is_set():
                 with contextlib.suppress(segq.Empty, segq.UnreachableError, segq.ReceiptError):
                     messages = q.receive_many(100, timeout=0.5)
                     self.got.update(message.value for message in messages)
@@ -190,9 +190,11 @@ class Shop:
                     time.sleep(dice.random())
                     self.server.start().wait()
             self._stop.set()
+            self._threads[0].join(60)  # what it put last has to be forwarded, too
             until(lambda: not self.confirmed - self.got.keys() or self.wrong, 90, "everything confirmed arrives")
         finally:
             self._stop.set()
+            self._over.set()
             self.kill_bridge()
             self.server.start() if not self.server.is_running else None
             for thread in self._threads:
