@@ -109,7 +109,7 @@ SCALES = {
             idle_consumers=10,
             idle_window=1.5,
             idle_repetitions=1,
-            patience=45,
+            patience=120,
         ),
         Scale(
             name="full",
