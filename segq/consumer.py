@@ -343,6 +343,10 @@ class Consumer:
         """Whether the next item is claimed already."""
         return bool(self._claimed.left)
 
+    def over(self) -> bool:
+        """Whether there was a shutdown: nothing is put any more."""
+        return self._words[_SHUTDOWN] != 0
+
     def claim_ahead(self) -> None:
         """Claims what `get` and `receive` hand out next, if there is something; in a thread that may be held up."""
         with self._lock:

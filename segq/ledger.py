@@ -30,6 +30,7 @@ _ALLOCATED, _SKIPPED = int(LedgerWord.ALLOCATED), int(LedgerWord.SKIPPED)
 _RETURNED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.RETURNED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
 _OVER = DONE + DEAD + MISSED
 _NO_STATE = re.compile(rb"[^\x00-\x06]+")
+_NONE_AS_FREE = bytes(state if state <= DELAYED[0] else 0 for state in range(256))
 _OVER_MASK = bytes(int(bytes([state]) in _OVER) for state in range(256))
 _DROP = bytes(MISSED[0] if bytes([state]) in FREE + CLAIMED + DELAYED else state for state in range(256))
 _DONE_BYTE, _DEAD_BYTE, _MISSED_BYTE, _DELAYED_BYTE = DONE[0], DEAD[0], MISSED[0], DELAYED[0]
@@ -316,12 +317,12 @@ class Ledger(ReceiptLedger):
         """
         with self.lock:
             known, words = self._known(), self.words
-            words[_NEXT] = min(words[_NEXT], known)
             words[_RETURNED] = 0
             states = self._map[self.layout.states : self.layout.states + known]
             for found in _NO_STATE.finditer(states):
                 for i in range(found.start(), found.end()):
                     self.states[i] = 0
+            words[_NEXT] = max(min(words[_NEXT], known), len(states.translate(_NONE_AS_FREE).rstrip(FREE)))
             freed = self._free([i for i in self._held() if self.owners[i] not in living], counted=True)
             end = self.layout.states + words[_NEXT]
             words[_RETURNED] = self._map[self.layout.states : end].count(FREE)

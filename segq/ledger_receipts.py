@@ -24,7 +24,7 @@ _NEXT, _RETURNED = int(LedgerWord.NEXT), int(LedgerWord.RETURNED)
 _DUE, _MOVING = int(LedgerWord.DUE), int(LedgerWord.MOVING)
 _HANDED_BYTE, _DONE_BYTE, _MISSED_BYTE, _DELAYED_BYTE = HANDED[0], DONE[0], MISSED[0], DELAYED[0]
 _DELAYED = re.compile(rb"\x06+")
-_SHARE = 7  # times share a bucket when they differ by less than 1/128 of how far off they are
+_SHARE = 6  # times share a bucket when they differ by less than 1/64 of how far off they are: 256 are for 1 s to a minute
 LONGEST_DELAY = 10 * 365 * 86_400_000  # milliseconds; what is due after that was never asked for: a damaged word
 
 
@@ -144,8 +144,8 @@ class ReceiptLedger(LedgerView):
         """Under the lock. Whatever may be needed to find the item is stored before its state."""
         words = self.words
         bucket = self._bucket(due)
-        known = words[_DUE]
-        words[_DUE] = min(known or due, due)
+        due = words[BUCKETS_AT + bucket]
+        words[_DUE] = min(words[_DUE] or due, due)
         if ARMED:
             reach("delay.noted")
         if counted:
@@ -163,13 +163,13 @@ class ReceiptLedger(LedgerView):
         near = [time for time in times if due <= time <= latest]
         if near:
             return times.index(near[0])
-        if 0 not in times:
+        if 0 not in times and min(times) <= now:
             self._free_delayed(now)
             times = words[BUCKETS_AT : BUCKETS_AT + BUCKETS].tolist()
         if 0 not in times:
             return times.index(min(times, key=lambda time: abs(time - due)))
         bucket = times.index(0)
-        words[BUCKETS_AT + bucket] = due
+        words[BUCKETS_AT + bucket] = latest  # so that what is delayed as long a moment later finds it
         return bucket
 
     def free_due(self, now: int | None) -> int:

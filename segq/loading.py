@@ -83,8 +83,10 @@ class LoadingSegment:
         return published + items <= self.items and self.bytes + self.end + weight <= most_bytes
 
     def gathers(self, count: int, size: int) -> bool:
-        """Whether the current half takes these as they are."""
-        return self._half_open and self.count + count <= HALF_ITEMS and self.end + size <= HALF_BYTES
+        """Whether a half takes these with nothing to be opened before."""
+        if not self._half_open or count > HALF_ITEMS or size > HALF_BYTES:
+            return False
+        return self._writer is not None or (self.count + count <= HALF_ITEMS and self.end + size <= HALF_BYTES)
 
     def spent(self) -> bool:
         """Whether it holds much disk for items that are all done: time to seal it, which gives the disk back."""

@@ -61,7 +61,7 @@ class Message:
         self._settled = True
 
     def nack(self, *, delay: float = 0.0) -> None:
-        """Gives the item back, to be handed out again soon, or after `delay` seconds (to about a hundredth of them).
+        """Gives the item back, to be handed out again soon, or after `delay` seconds (at most a fiftieth later).
 
         Until then others come before it; it waits in the queue, whatever becomes of this process, and after a reboot it may
         come early. If this was the last of the queue's `max_deliveries`, it goes to the dead letters instead.

@@ -21,7 +21,7 @@ from segq.keeper import HOLD_SECONDS, Keeper, recall
 from segq.ledger_view import now_ms
 from segq.loading import UNLIMITED, LoadingSegment
 from segq.process import Owner, boot_epoch
-from segq.settings import MAX_ITEM_BYTES, Settings, positive_seconds
+from segq.settings import MAX_ITEM_BYTES, Settings, time_to_live
 from segq.stats import Tally
 from segq.tidier import Tidier
 
@@ -155,7 +155,7 @@ class Producer:
 
     def ttl_ms(self, ttl: float | None) -> int:
         """The time to live of an item in milliseconds, 0 for none, given what the user said of it."""
-        return self._ttl_ms if ttl is None else max(1, round(positive_seconds("ttl", ttl) * 1000))
+        return self._ttl_ms if ttl is None else max(1, round(time_to_live(ttl) * 1000))
 
     # --- for those who must not be held up (`segq.aio`) ---
 
@@ -177,9 +177,11 @@ class Producer:
 
     def _at_ease(self, count: int, size: int, ttl_ms: int) -> bool:
         segment = self._segment
+        expiring = ttl_ms or self._expiring
         return (
-            not (self._direct or ttl_ms or self._expiring)
-            and segment is not _NONE
+            segment is not _NONE
+            and not self._direct
+            and (not expiring or (self._tidier.attending and segment.takes_expiring(self._ttl_ms)))
             and size <= LARGE_BYTES
             and segment.has_place(count, size, self._settings.segment_bytes)
             and segment.gathers(count, size)

@@ -33,8 +33,11 @@ def _raw_loads(data: bytes) -> bytes:
     return data
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # made once: json.dumps makes one for each call
+
+
 def _json_dumps(item: Any) -> bytes:
-    return json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return _JSON.encode(item).encode("utf-8", "surrogatepass")
 
 
 def _json_loads(data: bytes) -> Any:

@@ -11,6 +11,7 @@ SEGMENT_ITEMS = 65_536  # with 100-byte items a segment is 6.5 MB: replayed in a
 SEGMENT_BYTES = 16 << 20  # bounds the memory that reading a segment takes (RocksDB replays its log into memory)
 MOST_DELIVERIES = 255  # a ledger counts them in a byte
 MAX_ITEM_BYTES = 1 << 30  # RocksDB copies a value about four times on its way; 1 GiB keeps that within reason
+_LONGEST_TTL_MS = (1 << 32) - 1  # what the format has place for
 _CHOICES = {"on_full": ("block", "drop_oldest"), "retain": ("until-acked", "ttl")}
 BUILTIN_SERIALIZERS = ("msgpack", "json", "pickle", "raw")
 
@@ -64,6 +65,14 @@ def positive_seconds(name: str, value: Any) -> float:
     return float(value)
 
 
+def time_to_live(value: Any) -> float:
+    """`value` as the seconds that an item lives; raises SettingsError."""
+    seconds = positive_seconds("ttl", value)
+    if seconds * 1000 > _LONGEST_TTL_MS:
+        raise SettingsError(f"ttl must be {_LONGEST_TTL_MS // 1000} s (49 days) at most, not {value!r}; None is for ever")
+    return seconds
+
+
 def whole_number(name: str, value: Any, least: int = 1) -> int:
     """`value` as an int of at least `least`; raises SettingsError naming `name`."""
     return _whole(name, value, least)
@@ -84,8 +93,10 @@ def validated(given: dict[str, Any]) -> dict[str, Any]:
                 checked[name] = _whole(name, value, 1, MOST_DELIVERIES)
             case "segment_bytes":
                 checked[name] = _whole(name, value, 4096, 1 << 32)
-            case "lease" | "ttl":
+            case "lease":
                 checked[name] = positive_seconds(name, value)
+            case "ttl":
+                checked[name] = time_to_live(value)
             case "on_full" | "retain" if value not in _CHOICES[name]:
                 raise SettingsError(f"{name} must be one of {', '.join(map(repr, _CHOICES[name]))}, not {value!r}")
             case "on_full" | "retain":

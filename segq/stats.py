@@ -42,7 +42,8 @@ class LabelStats:
 
     `lag` is how many items it has not acknowledged (`waiting`, or `claimed` by somebody), `lag_seconds` how long ago the oldest
     of these was put, `position` its id (None: nothing is left). `acknowledged` and `missed` (expired or dropped before the
-    label had them) count since it began, and are exact; `redelivered` is how often an item was handed out again.
+    label had them) count since it began, and are exact; `redelivered` is how often an item was handed out again; `delayed`
+    of those that wait were given back for later.
     """
 
     label: str
@@ -54,6 +55,7 @@ class LabelStats:
     acknowledged: int
     redelivered: int
     missed: int
+    delayed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +198,7 @@ def label_stats(catalog: TopicCatalog, label: Label, time_of: Callable[[SegmentN
     """`time_of`: when an item was put, in seconds of the epoch."""
     with catalog.steady():
         counts = [0, 0, *label.settled]  # waiting, claimed, acknowledged, missed
-        redelivered, oldest = 0, None
+        redelivered, delayed, oldest = 0, 0, None
         for name in list(Catalog.names(catalog)):
             source = catalog.mapped(name)
             if source is None:
@@ -205,7 +207,9 @@ def label_stats(catalog: TopicCatalog, label: Label, time_of: Callable[[SegmentN
             census = catalog.labels.census(label, name, source)
             counts = [a + b for a, b in zip(counts, census[:4], strict=True)]
             ledger = catalog.labels.ledger(label, name, source)
-            redelivered += ledger.redelivered() if ledger is not None else 0
+            if ledger is not None:
+                redelivered += ledger.redelivered()
+                delayed += ledger.delayed()
             if oldest is None and census.first >= 0:
                 oldest = (name, census.first)
     waiting, claimed, acknowledged, missed = counts
@@ -220,6 +224,7 @@ def label_stats(catalog: TopicCatalog, label: Label, time_of: Callable[[SegmentN
         acknowledged=acknowledged,
         redelivered=redelivered,
         missed=missed,
+        delayed=delayed,
     )
 
 

@@ -25,6 +25,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"The Kafka tests ran against {said.read_text()}.")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests start processes by the thousand: each would compile segq anew where bytecode is not to be written to the tree."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) and "PYTHONPYCACHEPREFIX" not in os.environ:
+        place = tempfile.mkdtemp(prefix="segq-bytecode-")
+        os.environ["PYTHONPYCACHEPREFIX"] = place
+        config.add_cleanup(lambda: shutil.rmtree(place, ignore_errors=True))
+
+
 @pytest.fixture
 def queue_path(tmp_path: Path) -> Iterator[str]:
     """Where a test may create a queue. If there is one when the test is over, nothing may be wrong with it."""

@@ -18,7 +18,9 @@ PATIENCE = 30.0
 
 
 def binary() -> str | None:
-    """Where a nats-server is, beside the interpreter or on the path."""
+    """Where a nats-server is: what NATS_SERVER says, beside the interpreter, or on the path."""
+    if said := os.environ.get("NATS_SERVER"):
+        return said
     beside = Path(sys.executable).with_name("nats-server")
     gone = Path.home() / "go" / "bin" / "nats-server"
     found = [str(each) for each in (beside, gone) if each.exists()]

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 pytest.importorskip("rich", reason="the benchmarks draw their tables with rich")
 
-from benchmarks import account, comparison, document, headline, payload, plot, sample, target
+from benchmarks import account, comparison, document, headline, pairs, payload, plot, sample, target
 from benchmarks.__main__ import main
 from benchmarks.adapters import Settings, UnavailableError, adapter_named
 from benchmarks.crew import CONTEXT, Crew, StartLine, WorkerError
@@ -490,3 +490,10 @@ def test_the_tasks_are_the_same_for_all_and_leave_room_for_a_target() -> None:
 
 def test_a_task_longer_than_a_fair_share_is_the_ideal() -> None:
     assert fairness.ideal([9, 1, 1], 4) == fairness.in_turn([9, 1, 1], 4) == 9
+
+
+@pytest.mark.torture
+def test_what_watching_costs_is_measured_in_pairs(tmp_path: Path) -> None:
+    ratios = pairs.measure(str(tmp_path / "queue"), 2, 1.0)
+    assert [len(found) for found in ratios] == [2, 2]
+    assert all(0 < ratio < 100 for found in ratios for ratio in found)

@@ -30,6 +30,7 @@ def test_every_example_has_a_test_and_says_how_to_run_it() -> None:
         "kafka_roundtrip.py",
         "asyncio_workers.py",
         "from_rocksq.py",
+        "non_blocking.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
     for name in tested - {"consumer.py"}:
@@ -99,3 +100,13 @@ def test_a_queue_of_rocksqs_kind_is_shared_by_two_processes() -> None:
 
 def test_the_kafka_example_says_what_it_needs() -> None:
     assert run("kafka_roundtrip.py").startswith("this example needs")
+
+
+def test_what_must_not_wait_is_done_as_soon_as_it_can_be() -> None:
+    assert run("non_blocking.py").splitlines() == [
+        "three gets wait: [False, False, False]",
+        "two of them got ['a', 'b']",
+        "puts that are stored: [True, True, False, False]",
+        "got [0, 1, 2, 3]",
+        "all are stored: [None, None, None, None]",
+    ]

@@ -121,6 +121,18 @@ def test_a_browser_that_goes_away_is_forgotten(queue_path: str) -> None:
         assert told(port, lambda kind, _: kind == "look")
 
 
+def test_a_look_that_fails_ends_the_page(queue_path: str) -> None:
+    from segq.watch import Snapshot, Watcher
+    from segq.watch.page import serve
+
+    class Broken(Watcher):
+        def look(self) -> Snapshot:
+            raise RuntimeError("cannot look")
+
+    with pytest.raises(RuntimeError, match="cannot look"):
+        serve(Broken(queue_path), interval=0.1, host="127.0.0.1", port=0, say=lambda _: None)
+
+
 def test_without_the_package_the_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "aiohttp").mkdir()
     (tmp_path / "aiohttp" / "__init__.py").write_text("raise ImportError")

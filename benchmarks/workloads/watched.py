@@ -32,7 +32,7 @@ def watched(queue: Path) -> Iterator[psutil.Process]:
     finally:
         watch.terminate()
         seen, _ = watch.communicate()
-    if seen and not any(json.loads(line)["state"] == "open" for line in seen.splitlines()):
+    if seen.count("\n") > 2 and not any(json.loads(line)["state"] == "open" for line in seen.splitlines()):
         raise WorkerError("segq watch did not see the queue")
 
 

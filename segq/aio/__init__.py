@@ -16,8 +16,9 @@ How it works: what is a matter of memory is done at once, in the loop's thread; 
 handle (`worker`), and nothing is in that thread's hands that a cancellation could lose.
 """
 
+from segq.aio.connect import connect
 from segq.aio.messages import Messages
 from segq.aio.queue import Queue
 from segq.aio.topic import Subscription, Topic
 
-__all__ = ["Messages", "Queue", "Subscription", "Topic"]
+__all__ = ["Messages", "Queue", "Subscription", "Topic", "connect"]

@@ -34,7 +34,9 @@ class Entry:
 class Commits:
     """Used in one loop's thread."""
 
-    def __init__(self, producer: Producer, worker: Worker) -> None:
+    def __init__(self, producer: Producer, worker: Worker, *, drops: bool) -> None:
+        """`drops`: where there is no room the oldest items go, which asks the disk."""
+        self._drops = drops
         self._loop = asyncio.get_running_loop()
         self._producer, self._worker = producer, worker
         self._entries: deque[Entry] = deque()
@@ -49,8 +51,8 @@ class Commits:
         """False if there is no room. Cancelled before the write was begun nothing is stored; during it, the entry is."""
         if not self.busy:
             done = self._producer.store(entry.data, entry.ttl_ms, at_ease=True)
-            if done:
-                return True
+            if done or (done is False and not self._drops):
+                return done
         entry.stored = self._loop.create_future()
         self._entries.append(entry)
         self._begin()

@@ -94,11 +94,12 @@ class Getting(Handle):
     async def _one(self, take: Callable[[Consumer, bool], Any], block: bool, timeout: float | None) -> Any:
         bound = await self._open()
         consumer, line = bound.consumer, bound.items
-        seconds = limit(block, timeout)
+        seconds, heard = limit(block, timeout), None
         if not (line.waiting or line.batons) and not bound.getting.pending and consumer.at_ease():
             if self._since and not consumer.has_ahead() and monotonic() - self._since > _TURN_SECONDS:
                 self._since = 0
                 await asyncio.sleep(0)
+            heard = line.listen()
             try:
                 found = take(consumer, False)
             except Empty:
@@ -108,7 +109,7 @@ class Getting(Handle):
                 self._since = self._since or monotonic()
                 return found
         self._since = 0
-        found = await line.until(partial(_one_at_ease, bound, consumer, take), seconds, in_turn=seconds != 0)
+        found = await line.until(partial(_one_at_ease, bound, consumer, take), seconds, in_turn=seconds != 0, heard=heard)
         if found is NOTHING:
             raise _empty(self._now().path, seconds)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
@@ -36,11 +37,13 @@ class Bound:
         self.consumer: Consumer = parts.consumer  # and the other way round
         if parts.producer is not None:
             self.putting = self._worker("segq-put")
-            self.commits = Commits(self.producer, self.putting)
+            self.commits = Commits(self.producer, self.putting, drops=handle.settings.on_full == "drop_oldest")
             self.room = self.line(self.index.room, self.putting, self.producer.look_after_others)
+        self.waiting: deque[asyncio.Future[None]] | None = None
         if parts.consumer is not None:
             self.getting = self._worker("segq-get")
             self.items = self.line(self.consumer.bell, self.getting, self.consumer.look_after_others, pause=self.consumer.pause)
+            self.waiting = self.items.waiting
             self.consumer.elsewhere = self.getting.later
             self.joins = self.line(self.index.joins, self.getting, self.consumer.look_after_others, self.index.listen_for_done)
 
@@ -144,7 +147,7 @@ class Handle:
                 await asyncio.to_thread(handle.close)
             finally:
                 if bound is not None and not bound.abandoned():
-                    bound.end()
+                    bound.loop.call_soon_threadsafe(bound.end)
 
     async def __aenter__(self) -> Self:
         await self._open()

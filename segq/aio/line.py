@@ -40,12 +40,18 @@ class Line:
         self._looking: asyncio.Task[None] | None = None
 
     async def until(
-        self, attempt: Callable[[], Awaitable[Any]], timeout: float | None, *, in_turn: bool = True, greedy: bool = False
+        self,
+        attempt: Callable[[], Awaitable[Any]],
+        timeout: float | None,
+        *,
+        in_turn: bool = True,
+        greedy: bool = False,
+        heard: int | None = None,
     ) -> Any:
         """What `attempt` returns, as soon as that is not NOTHING; NOTHING if there was nothing for `timeout` seconds.
 
         `in_turn`: behind those who wait already. `greedy`: takes more than one of what there is, so that what is not enough for
-        it may be enough for another process.
+        it may be enough for another process. `heard`: what `listen` said before a first attempt, just made by the caller.
         """
         deadline = None if timeout is None else self._loop.time() + timeout
         holding = False
@@ -53,14 +59,16 @@ class Line:
             if in_turn:
                 if self.waiting or self.batons:
                     await self._sleep(deadline, first=False)
+                    heard = None
                 else:
                     self.batons += 1
                 holding = True
             while True:
-                heard = self._listen()
-                found = await attempt()
-                if found is not NOTHING or (deadline is not None and self._loop.time() >= deadline):
-                    return found
+                if heard is None:
+                    heard = self._listen()
+                    found = await attempt()
+                    if found is not NOTHING or (deadline is not None and self._loop.time() >= deadline):
+                        return found
                 if greedy and holding:
                     await asyncio.sleep(_PASS_ON_SECONDS)
                     self._bell.ring()
@@ -72,7 +80,7 @@ class Line:
                 first, holding = holding, False
                 self.batons -= first
                 await self._sleep(deadline, first=first)
-                holding = True
+                holding, heard = True, None
         finally:
             if holding:
                 self._release()
@@ -116,6 +124,10 @@ class Line:
         """Wakes the next, if somebody waits."""
         if self.waiting:
             self._wake(self.waiting[0])
+
+    def listen(self) -> int:
+        """To be called before an attempt that `until` is to go on from."""
+        return self._listen()
 
     def _watch(self, heard: int) -> None:
         if not self._watching:

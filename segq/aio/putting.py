@@ -43,6 +43,8 @@ class Putting(Handle):
         except NotAtOnceError as error:
             data = error.data
         else:
+            if bound.waiting:  # here, in this loop: they need not hear it from the watcher
+                bound.items.pass_on()
             return
         await self._store(bound, [data], ttl, block, timeout)
 
@@ -62,8 +64,10 @@ class Putting(Handle):
             bound.producer.put_many((), block, timeout, ttl)
 
     async def _store(self, bound: Bound, data: list[bytes], ttl: float | None, block: bool, timeout: float | None) -> None:
-        seconds = limit(block, timeout)
-        entry = Entry(data, bound.producer.ttl_ms(ttl))
+        await self._store_entry(bound, Entry(data, bound.producer.ttl_ms(ttl)), block, timeout)
+
+    async def _store_entry(self, bound: Bound, entry: Entry, block: bool, timeout: float | None) -> None:
+        data, seconds = entry.data, limit(block, timeout)
         if await bound.commits.store(entry):
             return
         if seconds != 0:
@@ -72,7 +76,7 @@ class Putting(Handle):
                 bound.index.room.ring()  # there may be room for the next, in another process
                 return
         begun = monotonic()
-        while await bound.putting.run(bound.producer.asks_for_room) and monotonic() - begun < RECALL_SECONDS:
+        while await _asks_for_room(bound) and monotonic() - begun < RECALL_SECONDS:
             await asyncio.sleep(RECALL_LOOK)
             if await bound.commits.store(entry):
                 return
@@ -83,5 +87,11 @@ class Putting(Handle):
 async def _stored(bound: Bound, entry: Entry) -> Any:
     if await bound.commits.store(entry):
         return True
-    await bound.putting.run(bound.producer.asks_for_room)
+    await _asks_for_room(bound)
     return NOTHING
+
+
+async def _asks_for_room(bound: Bound) -> bool:
+    if bound.putting.pending:
+        return await bound.putting.run(bound.producer.asks_for_room)
+    return bound.producer.asks_for_room()

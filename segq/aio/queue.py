@@ -36,12 +36,14 @@ class Queue(Putting, Getting):
         segment_items: int | None = None,
         segment_bytes: int | None = None,
         create: bool = True,
+        max_deliveries: int | None = None,
         *,
         allow_network_fs: bool = False,
         oldest_first: bool = False,
     ) -> None:
         self._arguments = (
             path, capacity, max_bytes, serializer, durability, lease, prefetch, segment_items, segment_bytes, create,
+            max_deliveries,
         )  # fmt: skip
         self._options: dict[str, Any] = {"allow_network_fs": allow_network_fs, "oldest_first": oldest_first}
         super().__init__(partial(segq.Queue, *self._arguments, **self._options))
@@ -65,6 +67,12 @@ class Queue(Putting, Getting):
         """Whether `put` would have to wait just now."""
         full: bool = self._now().full()
         return full
+
+    @property
+    def dead(self) -> segq.DeadLetters:
+        """The dead letters, with the synchronous API: `await asyncio.to_thread(list, q.dead)`."""
+        letters: segq.DeadLetters = self._now().dead
+        return letters
 
     def task_done(self) -> None:
         """Says that the work on an item that this handle got is finished. Raises ValueError if called too often."""

@@ -25,12 +25,14 @@ class Subscription(Getting):
         prefetch: int | None = None,
         *,
         serializer: str | Serializer | None = None,
+        max_deliveries: int | None = None,
         allow_network_fs: bool = False,
         oldest_first: bool = False,
     ) -> None:
         self._arguments = (path, label, start, prefetch)
         self._options: dict[str, Any] = {
-            "serializer": serializer, "allow_network_fs": allow_network_fs, "oldest_first": oldest_first,
+            "serializer": serializer, "max_deliveries": max_deliveries, "allow_network_fs": allow_network_fs,
+            "oldest_first": oldest_first,
         }  # fmt: skip
         self.label = label
         super().__init__(partial(segq.Subscription, *self._arguments, **self._options))
@@ -81,26 +83,38 @@ class Topic(Putting):
         segment_items: int | None = None,
         segment_bytes: int | None = None,
         create: bool = True,
+        max_deliveries: int | None = None,
         *,
         allow_network_fs: bool = False,
     ) -> None:
         self._arguments = (
             path, ttl, capacity, max_bytes, on_full, retain, serializer, durability, lease,
-            segment_items, segment_bytes, create,
+            segment_items, segment_bytes, create, max_deliveries,
         )  # fmt: skip
         self._serializer = serializer
         self._options: dict[str, Any] = {"allow_network_fs": allow_network_fs}
         super().__init__(partial(segq.Topic, *self._arguments, **self._options))
 
-    async def subscribe(self, label: str, start: str = "oldest", prefetch: int | None = None) -> Subscription:
+    async def subscribe(
+        self, label: str, start: str = "oldest", prefetch: int | None = None, *, max_deliveries: int | None = None
+    ) -> Subscription:
         """A handle that gets the items of `label`; close it when done. See `segq.Topic.subscribe`.
 
         The label is there when this returns.
         """
         await self._open()
-        subscription = Subscription(self._arguments[0], label, start, prefetch, serializer=self._serializer, **self._options)
+        subscription = Subscription(
+            self._arguments[0], label, start, prefetch,
+            serializer=self._serializer, max_deliveries=max_deliveries, **self._options,
+        )  # fmt: skip
         await subscription._open()  # noqa: SLF001
         return subscription
+
+    @property
+    def dead(self) -> segq.DeadLetters:
+        """The dead letters of all labels, with the synchronous API: `await asyncio.to_thread(list, topic.dead)`."""
+        letters: segq.DeadLetters = self._now().dead
+        return letters
 
     async def labels(self) -> list[str]:
         """The labels there are, in the order of their text."""

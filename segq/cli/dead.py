@@ -12,6 +12,7 @@ import click
 
 import segq
 from segq.cli import exits, items, place
+from segq.cli.stats import span
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,8 +35,8 @@ def command() -> None:
 @click.option("--all", "every", is_flag=True, help="All of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print every letter as a line of JSON, with its value.")
 def list_command(queue: str, count: int, *, every: bool, as_json: bool) -> int:
-    """List the letters that wait: id, when, how often the item was handed out, and why it was given up."""
-    with place.open_local(queue) as target:
+    """List the letters that wait: id, age, how often the item was handed out, and why it was given up."""
+    with place.open_existing(queue) as target:
         total = len(target.dead)
         letters = target.dead.peek(max(1, total) if every else count)
     if as_json:
@@ -56,7 +57,7 @@ def list_command(queue: str, count: int, *, every: bool, as_json: bool) -> int:
 @click.option("--value", "only_value", is_flag=True, help="Print the item alone, as `segq get` would.")
 def show_command(queue: str, letter_id: str, *, only_value: bool) -> None:
     """Show one letter in full, as JSON."""
-    with place.open_local(queue) as target:
+    with place.open_existing(queue) as target:
         letter = target.dead.find(letter_id)
     if letter is None:
         raise click.ClickException(f"no letter {letter_id!r} waits in {queue}")
@@ -75,7 +76,7 @@ def show_command(queue: str, letter_id: str, *, only_value: bool) -> None:
 def requeue_command(queue: str, ids: tuple[str, ...], *, every: bool, timeout: float) -> int:
     """Put the items of letters back into QUEUE, as new ones."""
     _one_of(ids, every=every)
-    with place.open_local(queue) as target:
+    with place.open_existing(queue) as target:
         count = target.dead.requeue(None if every else ids, timeout=timeout)
     return _said(count, "put back", ids)
 
@@ -86,7 +87,7 @@ def requeue_command(queue: str, ids: tuple[str, ...], *, every: bool, timeout: f
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge_command(queue: str, ids: tuple[str, ...], *, yes: bool) -> int:
     """Throw letters away: those named, or all that wait."""
-    with place.open_local(queue) as target:
+    with place.open_existing(queue) as target:
         if not ids and not yes:
             click.confirm(f"Throw away the {len(target.dead):,} dead letters of {queue}?", abort=True, err=True)
         count = target.dead.discard(ids) if ids else target.dead.purge()
@@ -116,17 +117,17 @@ def _table(letters: list[segq.DeadLetter]) -> Table:
     from rich.text import Text
 
     labelled = any(letter.label is not None for letter in letters)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("id", no_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+    table.add_column("id", no_wrap=True, min_width=max(len(letter.id) for letter in letters))
     for name in ["label"] if labelled else []:
         table.add_column(name)
-    table.add_column("given up", no_wrap=True)
+    table.add_column("age", no_wrap=True, justify="right", min_width=6)
     table.add_column("times", justify="right")
     table.add_column("reason", no_wrap=True, overflow="ellipsis", ratio=3)
     table.add_column("item", no_wrap=True, overflow="ellipsis", ratio=2)
     for letter in letters:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.dead_at))
+        age = span(time.time() - letter.dead_at)
         value = items.rendered(letter.value).decode("utf-8", "replace")
-        cells = [letter.id, *([letter.label or ""] if labelled else []), when, str(letter.deliveries)]
+        cells = [letter.id, *([letter.label or ""] if labelled else []), age, str(letter.deliveries)]
         table.add_row(*map(Text, [*cells, " ".join(letter.reason.split()), value]))
     return table

@@ -47,15 +47,6 @@ def open_existing(path: str) -> Target:
     return segq.connect(path, segq.kind_of(path), create=False)
 
 
-def open_local(path: str) -> segq.Queue | segq.Topic:
-    """The same, where only a directory will do."""
-    target = open_existing(path)
-    if not isinstance(target, segq.Queue | segq.Topic):
-        target.close()
-        raise click.UsageError(f"{path} is not a directory; its dead letters are a queue of their own (see docs/engines.md)")
-    return target
-
-
 def open_target(path: str, settings: dict[str, Any], *, topic: bool) -> Target:
     """Where to put: what is at `path`, or a new queue (or `topic`) with these settings."""
     kind = "topic" if topic or (exists(path) and segq.kind_of(path) == "topic") else "queue"

@@ -17,6 +17,7 @@ VERBS = {
     "put": "Put lines, whole files or arguments.",
     "get": "Print items and take them off the queue.",
     "work": "Run a command or a function on every item, in a pool of processes.",
+    "run": "Run a pipeline of sources, queues, workers and sinks from a file.",
     "stats": "Show what the queue holds and who uses it.",
     "watch": "Watch the queue live: rates, backlog, processes.",
     "metrics": "Serve queues' figures to Prometheus.",
@@ -26,11 +27,12 @@ VERBS = {
     "purge": "Throw away everything that waits.",
     "bridge": "Forward everything from one address to another, whatever happens to either.",
     "check": "Verify the queue on disk; repair it with --fix.",
+    "import": "Bring over a queue of another library.",
     "salvage": "Read what can be read of a damaged or quarantined segment, or queue.",
     "rm": "Remove the queue and everything in it.",
     "demo": "Watch many processes share a queue, and see that nothing is lost.",
 }
-_MODULES = {"demo": "segq.cli.demo.command"}
+_MODULES = {"import": "segq.cli.import_", "demo": "segq.cli.demo.command"}
 
 
 class Verbs(click.Group):

@@ -54,7 +54,7 @@ def _facts(stats: segq.Stats) -> Table:
     table.add_column(style="dim")
     table.add_column()
     segments = "  ".join(f"{state} {count}" for state, count in stats.segments.items())
-    oldest = "" if stats.oldest is None else f"{_span(time.time() - stats.oldest)} ago"
+    oldest = "" if stats.oldest is None else f"{span(time.time() - stats.oldest)} ago"
     limits = [f"{stats.capacity:,} items"] if stats.capacity is not None else []
     limits += [f"{stats.max_bytes:,} bytes"] if stats.max_bytes is not None else []
     in_hand = [("  waiting", f"{stats.waiting:,}"), ("  handed out", f"{stats.claimed:,}")]
@@ -102,7 +102,7 @@ def label_table(labels: Sequence[segq.LabelStats]) -> Table:
     for label in labels:
         names = ("acknowledged", "missed", "redelivered")
         counts = ("?" if name in _unknown(label) else f"{getattr(label, name):,}" for name in names)
-        behind = _span(label.lag_seconds) if label.lag else "-"
+        behind = span(label.lag_seconds) if label.lag else "-"
         table.add_row(
             _escaped(label.label) or '""',
             f"{label.waiting:,}",
@@ -121,7 +121,7 @@ def _owners(owners: list[segq.OwnerStats]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("command", no_wrap=True, overflow="ellipsis", ratio=1)
     for owner in owners:
-        since = _span(time.time() - owner.started) if owner.started else "?"
+        since = span(time.time() - owner.started) if owner.started else "?"
         name = _escaped(owner.command) if owner.alive else f"[red]dead:[/red] {_escaped(owner.command)}"
         table.add_row(str(owner.pid), f"{owner.puts:,}", f"{owner.gets:,}", since, name)
     return table
@@ -133,7 +133,7 @@ def _escaped(text: str) -> str:
     return escape(text)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A length of time in its largest sensible unit."""
     for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:

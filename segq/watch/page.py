@@ -78,14 +78,19 @@ class Page:
         self._looking = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._looking
         for reader in self._readers:
             _close(reader)
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._looking is not None:
+            self._looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._looking
+
+    async def failed(self) -> None:
+        """Returns if looking came to an end by itself; `stop` then raises why."""
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
 
     # --- looking ---
 
@@ -168,6 +173,7 @@ def serve(watcher: Watcher, *, interval: float, host: str, port: int, say: Calla
 
     async def run() -> None:
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+        tasks: list[asyncio.Task[object]] = []
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stopped.set)
         await page.start()
@@ -175,8 +181,11 @@ def serve(watcher: Watcher, *, interval: float, host: str, port: int, say: Calla
             say(f"segq: whoever reaches {host} can see this page, commands of processes included")
         say(f"segq: watching {watcher.path} at {page.url} (Ctrl-C ends)")
         try:
-            await stopped.wait()
+            tasks += [asyncio.create_task(stopped.wait()), asyncio.create_task(page.failed())]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for task in tasks:
+                task.cancel()
             await page.stop()
 
     asyncio.run(run())

@@ -36,8 +36,8 @@ class Screen:
         self._plain = not console.encoding.lower().startswith("utf")
 
     def draw(self, history: History, height: int | None = None) -> RenderableType:
-        """The whole picture, as large as the console at most (or of that many lines)."""
-        width, height = self._console.width, height or self._console.height
+        """The whole picture, as large as the console at most; with `height`, of that many lines, its curves of one each."""
+        flat, width, height = height is not None, self._console.width, height or self._console.height
         now = history.last
         if now is None:
             return Text("")
@@ -46,7 +46,7 @@ class Screen:
             lines += self._absent(now, width)
             lines += self._events(list(history.events), height - len(lines), width)
             return self._cut(lines, width, height)
-        rows = self._chart_rows(now, history, height)
+        rows = 1 if flat else self._chart_rows(now, history, height)
         lines += self._flow(history, width, rows)
         lines += self._stored(now, history, width, rows)
         left = height - len(lines)
@@ -288,7 +288,8 @@ def printable(text: str) -> str:
 
 
 def _percent(part: float) -> str:
-    return "<1%" if 0 < part < 0.005 else f"{part:.0%}"
+    """Nothing is called empty that is not, nor full."""
+    return "<1%" if 0 < part < 0.005 else "99%" if 0.99 < part < 1 else f"{part:.0%}"
 
 
 def _rate(rate: float, most: int) -> str | Text:

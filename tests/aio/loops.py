@@ -10,7 +10,7 @@ from typing import Any
 
 from segq.aio.line import Line
 
-PATIENCE = 20
+PATIENCE = 60
 
 
 def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:

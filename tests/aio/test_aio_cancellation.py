@@ -154,7 +154,7 @@ async def test_a_put_behind_a_write_that_is_under_way_stores_nothing_when_it_is_
 @in_loop
 async def test_nothing_is_lost_or_doubled_whoever_is_cancelled_whenever(queue_path: str) -> None:
     """Getters of all kinds, cancelled at random moments, by timeouts and from outside, while others put."""
-    chance, total = random.Random(5), 3000
+    chance, total = random.Random(5), 1500
     found: list[int] = []
     async with aio.Queue(queue_path, capacity=50, segment_items=500) as q, aio.Queue(queue_path) as other:
 
@@ -195,7 +195,7 @@ async def test_nothing_is_lost_or_doubled_whoever_is_cancelled_whenever(queue_pa
                 tasks[i] = asyncio.create_task(get_until_all_are_there())
 
         tasks = [asyncio.create_task(get_until_all_are_there()) for _ in range(8)]
-        await asyncio.gather(put(range(1000)), put(range(1000, 2000)), put(range(2000, total)), disturb(tasks))
+        await asyncio.gather(put(range(500)), put(range(500, 1000)), put(range(1000, total)), disturb(tasks))
         await asyncio.gather(*tasks, return_exceptions=True)
         assert sorted(found) == list(range(total))
         assert (await q.stats()).items == 0

@@ -60,7 +60,7 @@ async def test_coroutines_and_another_process_wake_each_other(queue_path: str, t
 
 
 def test_what_a_killed_process_with_a_loop_held_comes_back(queue_path: str, tmp_path: Path) -> None:
-    total, report = 3000, tmp_path / "report"
+    total, report = 2000, tmp_path / "report"
     with segq.Queue(queue_path, segment_items=700) as q:
         q.put_many(range(total))
         for _ in range(2):
@@ -213,17 +213,28 @@ async def test_it_works_where_the_kernel_cannot_sleep_on_several_words(
         assert await asyncio.gather(*gets) == list(range(10))
 
 
+UVLOOP = """
+import asyncio, sys, uvloop
+run = asyncio.run
+if sys.version_info >= (3, 12):
+    asyncio.run = lambda main: run(main, loop_factory=uvloop.new_event_loop)
+else:
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+asyncio.new_event_loop = uvloop.new_event_loop
+"""
+
+
 @pytest.mark.external
 def test_uvloop(queue_path: str, tmp_path: Path) -> None:
     """All of the above but the tests of processes, in uvloop's loops."""
     pytest.importorskip("uvloop", reason="uvloop is not installed: pip install uvloop")
     here = Path(__file__).parent
     plugin = tmp_path / "with_uvloop.py"
-    plugin.write_text("import asyncio, uvloop\nasyncio.run = uvloop.run\nasyncio.new_event_loop = uvloop.new_event_loop\n")
+    plugin.write_text(UVLOOP)
     tests = [str(path) for path in sorted(here.glob("test_*.py"))]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "with_uvloop", "-p", "no:cacheprovider", *tests]
     command += ["-k", "not forked"]  # libuv does not allow it while a loop runs
     env = environment()
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(tmp_path), env.get("PYTHONPATH")]))
-    ended = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, cwd=here.parent.parent)
+    ended = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, cwd=here.parent.parent)
     assert ended.returncode == 0, ended.stdout[-3000:]

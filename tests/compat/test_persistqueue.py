@@ -161,6 +161,9 @@ def child_of_a_fork(queue: Any, told: Any) -> None:
     os._exit(0)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*fork.*:DeprecationWarning"
+)  # of a process with threads, since Python 3.12: that is the point
 @pytest.mark.parametrize("kind", ["Queue", "SQLiteQueue", "SQLiteAckQueue", "PriorityQueue"])
 def test_an_open_queue_may_be_carried_over_a_fork_and_pickled(kind: str, path: str) -> None:
     queue = KINDS[kind](path)

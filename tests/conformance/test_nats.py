@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import shutil
 import ssl
 import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
-from accounts import until
+from accounts import ROOT, until
 from nats_server import Server, binary
 
 import segq
@@ -27,48 +29,6 @@ pytestmark = [
 @pytest.fixture
 def address(nats_server: Server) -> str:
     return f"{nats_server.url}/{uuid.uuid4().hex[:12]}"
-
-
-def test_what_nobody_can_deal_with_goes_to_the_dead_letters_with_the_reason(address: str) -> None:
-    with segq.connect(address, max_deliveries=2) as q:
-        q.put_many(["fails", "is rejected", "works"])
-        for expected in (1, 2):
-            message = q.receive(timeout=10)
-            assert (message.value, message.deliveries) == ("fails", expected)
-            message.nack()
-        message = q.receive(timeout=10)
-        message.reject("not a number")  # type: ignore[attr-defined]
-        assert q.get(timeout=10) == "works"
-        assert q.stats().items == 0
-        with q.dead_letters() as dead:  # type: ignore[attr-defined]
-            found = {each.value: each.headers for each in dead.receive_many(9, timeout=10)}
-            assert found["fails"]["Segq-Reason"] == "given back after delivery 2 of 2"
-            assert found["is rejected"]["Segq-Reason"] == "not a number"
-    segq.remove(address)
-    with pytest.raises(segq.NotAQueueError):
-        segq.kind_of(address + "-dead")
-
-
-def test_an_item_whose_consumers_die_is_not_handed_out_for_ever(address: str) -> None:
-    with segq.connect(address, max_deliveries=2, lease=0.3) as q:
-        q.put("kills")
-        assert q.receive(timeout=10).deliveries == 1
-        assert q.receive(timeout=10).deliveries == 2
-        with pytest.raises(segq.Empty):
-            q.receive(timeout=1)
-        assert q.stats().items == 0
-        with q.dead_letters() as dead:  # type: ignore[attr-defined]
-            assert dead.receive(timeout=10).headers["Segq-Reason"] == "handed out 2 times and never acknowledged"
-
-
-def test_an_item_given_back_with_a_delay_comes_later_and_holds_nobody_up(address: str) -> None:
-    with segq.connect(address) as q:
-        q.put_many([1, 2])
-        q.receive(timeout=10).nack(delay=0.7)  # type: ignore[call-arg,unused-ignore]
-        begun = time.monotonic()
-        assert q.get(timeout=10) == 2
-        assert q.get(timeout=10) == 1
-        assert time.monotonic() - begun > 0.4
 
 
 def test_what_is_in_hand_stays_so_as_long_as_its_process_gives_signs_of_life(address: str) -> None:
@@ -87,8 +47,8 @@ def test_a_publish_that_is_sent_again_is_stored_once(address: str, monkeypatch: 
     with segq.connect(address) as q:
         ask, forgotten = Connection.ask, []
 
-        async def forgetful(self: Connection, subject: str, *arguments: Any) -> Any:
-            answer = await ask(self, subject, *arguments)
+        async def forgetful(self: Connection, subject: str, *arguments: Any, **options: Any) -> Any:
+            answer = await ask(self, subject, *arguments, **options)
             if subject.startswith("segq.") and len(forgotten) < 1:
                 forgotten.append(answer)
                 return None
@@ -107,7 +67,7 @@ def test_no_confirmation_is_said_to_be_one_that_may_be_stored(address: str, monk
 
     with segq.connect(address, patience=0.5) as q:
 
-        async def deaf(_self: Connection, _subject: str, *_arguments: Any) -> None:
+        async def deaf(_self: Connection, _subject: str, *_arguments: Any, **_options: Any) -> None:
             await asyncio.sleep(0.05)
 
         with monkeypatch.context() as patched:
@@ -159,8 +119,7 @@ def test_what_cannot_be_decoded_is_set_aside_and_the_rest_flows(address: str) ->
         asyncio.run(intrude())
         q.put("after")
         assert q.get_many(9, timeout=10) == ["before", "after"]
-        with q.dead_letters() as dead:  # type: ignore[attr-defined]
-            assert dead.stats().items == 1
+        assert len(q.dead) == 1
 
 
 def test_a_forked_child_has_a_connection_of_its_own(address: str) -> None:
@@ -254,3 +213,37 @@ def _try(work: Any) -> bool:
     except (segq.UnreachableError, segq.Empty):
         return False
     return True
+
+
+def test_a_handle_that_is_dropped_gives_back_what_it_held(address: str) -> None:
+    with segq.connect(address, grace=60) as q:
+        q.put("held")
+        segq.connect(address).receive(timeout=10)
+        gc.collect()
+        assert q.receive(timeout=20).deliveries == 2
+
+
+def test_a_batch_of_large_items_is_one_write_all_the_same(address: str) -> None:
+    with segq.connect(address) as q:
+        items = [bytes([n]) * 800_000 for n in range(60)]
+        q.put_many(items)
+        got: list[bytes] = []
+        while len(got) < 60:
+            got += q.get_many(60, timeout=20)
+        assert got == items
+        with pytest.raises(segq.ItemTooLarge):
+            q.put(b"x" * (1 << 20))
+
+
+def test_the_benchmark_runs() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.engines", "--rounds", "2"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=ROOT,
+    )
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert "NATS, three replicas" in ended.stdout
+    assert "cost of the layer" in ended.stdout

@@ -205,7 +205,7 @@ class Shop:
 
 @pytest.mark.parametrize("direction", ["to the server", "from the server"])
 @pytest.mark.parametrize(
-    "seconds", [pytest.param(8, marks=pytest.mark.external), pytest.param(40, marks=pytest.mark.torture, id="long")]
+    "seconds", [pytest.param(8, marks=pytest.mark.external), pytest.param(30, marks=pytest.mark.torture, id="long")]
 )
 def test_both_ends_are_killed_and_the_account_closes(tmp_path: Path, server: Server, direction: str, seconds: float) -> None:
     local, remote = str(tmp_path / "local"), f"{server.url}/remote?grace=2"

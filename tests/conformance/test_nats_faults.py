@@ -175,6 +175,14 @@ def test_the_capacity_holds_in_a_cluster_that_loses_its_leader(cluster: Cluster,
     assert most <= 40
 
 
+def test_room_that_an_ack_made_is_room_for_the_next_put(address: str) -> None:
+    with segq.connect(address, capacity=2, **REPLICATED) as q:
+        q.put_many([0, 1])
+        for n in range(200):
+            assert q.get(timeout=30) == n
+            q.put_nowait(n + 2)
+
+
 CLIENT = """
 import sys, segq, os
 role, address, number = sys.argv[1:]

@@ -87,6 +87,6 @@ def test_persist_queues_own_tests_pass_but_for_those_that_look_inside(tmp_path: 
     )
     found = results(tmp_path / "report.xml")
     failed = {name for name, became in found.items() if became in ("failure", "error")}
-    assert failed == set(REASONS), ended.stdout[-4000:]
+    assert failed == set(REASONS), f"{sorted(failed ^ set(REASONS))}\n{ended.stdout[:20_000]}"
     cases = list(ET.parse(tmp_path / "report.xml").getroot().iter("testcase"))
     assert len(cases) == sum(FILES.values()) == 259 + 58  # synchronous ones and coroutines

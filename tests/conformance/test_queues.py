@@ -377,3 +377,60 @@ def test_messages_are_an_iterator(engine: Engine) -> None:
     q.put_many([1, 2, 3])
     assert [message.value for message in q.messages(timeout=0.3)] == [1, 2, 3]
     assert q.stats().items == 0
+
+
+def test_what_nobody_can_deal_with_goes_to_the_dead_letters_with_the_reason(engine: Engine) -> None:
+    q = engine.queue(max_deliveries=2)
+    q.put_many([{"n": 1}, "is rejected", "works"])
+    for expected in (1, 2):
+        message = q.receive(timeout=10)
+        assert (message.value, message.deliveries) == ({"n": 1}, expected)
+        message.nack()
+    message = q.receive(timeout=10)
+    message.reject("not a number")
+    assert q.get(timeout=10) == "works"
+    assert q.stats().items == 0
+    assert len(q.dead) == q.stats().dead == 2
+    first, second = q.dead.peek(9)
+    assert (first.value, first.deliveries, first.reason) == ({"n": 1}, 2, "handed out 2 times and not acknowledged")
+    assert (second.value, second.id, second.reason) == ("is rejected", message.id, "not a number")
+    assert second.enqueued_at - 1 < second.dead_at < time.time() + 60
+    assert q.dead.find(message.id) == second
+    assert q.dead.requeue([first.id]) == 1
+    assert q.get(timeout=10) == {"n": 1}
+    assert [letter.id for letter in q.dead] == [message.id]
+    with pytest.raises(segq.QueueError, match="again"):
+        q.dead.receive(timeout=10).reject("again")
+    assert q.dead.discard("no such") == 0
+
+
+def test_an_item_whose_consumers_die_is_not_handed_out_for_ever(engine: Engine) -> None:
+    q = engine.queue(max_deliveries=2, lease=0.3)
+    q.put("kills")
+    assert q.receive(timeout=10).deliveries == 1
+    assert q.receive(timeout=10).deliveries == 2
+    with pytest.raises(segq.Empty):
+        q.receive(timeout=1)
+    assert q.stats().items == 0
+    assert "2 times" in q.dead.peek()[0].reason
+
+
+def test_an_item_given_back_with_a_delay_comes_later_and_holds_nobody_up(engine: Engine) -> None:
+    q = engine.queue()
+    q.put_many([1, 2])
+    q.receive(timeout=10).nack(delay=0.7)
+    begun = time.monotonic()
+    assert q.get(timeout=10) == 2
+    assert q.get(timeout=10) == 1
+    assert time.monotonic() - begun > 0.4
+    q.put(3)
+    with pytest.raises(segq.SettingsError, match="delay"):
+        q.receive(timeout=10).nack(delay=-1)
+
+
+def test_a_queue_may_be_opened_with_a_limit_of_deliveries(engine: Engine) -> None:
+    address = engine.address()
+    engine.queue(address)
+    assert engine.queue(address, max_deliveries=3).settings.max_deliveries == 3
+    with pytest.raises(segq.SettingsError, match="max_deliveries"):
+        engine.queue(address, max_deliveries=0)

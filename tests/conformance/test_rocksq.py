@@ -23,7 +23,7 @@ from cli_command import environment
 import segq
 from segq.compat import rocksq as ours
 
-PATIENCE = 20
+PATIENCE = 60
 BOTH = [pytest.param("segq.compat.rocksq"), pytest.param("rocksq", marks=pytest.mark.external)]
 
 

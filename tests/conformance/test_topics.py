@@ -170,3 +170,16 @@ def test_settings_of_topics(engine: Engine) -> None:
     for settings in ({"retain": "ttl"}, {"on_full": "drop_oldest"}, {"on_full": "explode"}):
         with pytest.raises(segq.SettingsError, match=next(iter(settings))):
             engine.topic(**settings)
+
+
+def test_a_label_has_dead_letters_of_its_own(engine: Engine) -> None:
+    t = engine.topic()
+    t.put("bad")
+    with t.subscribe("strict", max_deliveries=1) as strict, t.subscribe("easy") as easy:
+        strict.receive(timeout=10).nack()
+        assert easy.get(timeout=10) == "bad"
+        (letter,) = t.dead.peek(9)
+        assert (letter.value, letter.label, letter.reason) == ("bad", "strict", "handed out once and not acknowledged")
+        with pytest.raises(segq.QueueError, match="topic"):
+            t.dead.requeue()
+    assert t.empty()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -11,7 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ class Cluster:
             self.address, self.what = self._broker.address, f"Apache Kafka {VERSION}"
         self.real = self._broker is not None
         (directory / "ran-against").write_text(self.what)
+        self._peace = directory / "peace"
+
+    @contextmanager
+    def peace(self, *, alone: bool) -> Iterator[None]:
+        """Whoever kills the broker is alone with it; the others may be several."""
+        with self._peace.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
 
     def kill(self) -> None:
         assert self._broker is not None
@@ -117,7 +126,7 @@ class Cluster:
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": "reader", "enable.auto.commit": False})
         found = []
         for number in consumer.list_topics(topic, timeout=PATIENCE).topics[topic].partitions:
-            _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=PATIENCE)
+            end = _end(consumer, TopicPartition(topic, number))
             consumer.assign([TopicPartition(topic, number, 0)])
             offset = 0
             while offset < end:
@@ -138,6 +147,21 @@ class Cluster:
         answers = consumer.committed([TopicPartition(topic, n) for n in numbers], timeout=PATIENCE)
         consumer.close()
         return sum(max(0, answer.offset) for answer in answers)
+
+
+def _end(consumer: Any, partition: Any) -> int:
+    """How many records the partition has; asked again while its broker comes back."""
+    from confluent_kafka import KafkaException
+
+    found: list[int] = []
+
+    def told() -> bool:
+        with suppress(KafkaException):
+            found.append(consumer.get_watermark_offsets(partition, timeout=PATIENCE)[1])
+        return bool(found)
+
+    until(told, PATIENCE, "the broker tells where the partition ends")
+    return found[0]
 
 
 class Hand:

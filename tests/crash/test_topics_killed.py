@@ -28,12 +28,16 @@ UNREACHED = {"claim.chosen"}  # a label's ledger is made after its segment was c
 _TAKING = [Way("takes", SMALL, (1, 4), "sealed"), Way("settles", SMALL, (2,), "live"), Way("takes", {}, (3,), "live")]
 _GETTING = [Way("takes", SMALL, (1, 5), "sealed"), Way("takes", SMALL | LEASED, (2,), "live")]
 _HANDING = [Way("settles", SMALL, (2, 5), "sealed"), Way("settles", SMALL | LEASED, (3,), "live")]
+_DELAYING = [Way("defers", SMALL, (2,), "sealed"), Way("defers", SMALL | LEASED, (3,), "live")]
+_BURYING = [Way("renounces", SMALL, (2,), "sealed"), Way("renounces", {}, (3,), "live")]
 _BEGINNING = [Way("takes", SMALL, (2,), "sealed"), Way("mingles", SMALL, (3,))]
 _RETIRING = [Way("takes", SMALL, (1, 2), "sealed"), Way("mingles", SMALL, (1,))]
 TAKING: dict[str, list[Way]] = {
     **dict.fromkeys(("claim.marked", "claim.moved"), _TAKING),
     **dict.fromkeys(("get.taken", "get.done"), _GETTING),
     **dict.fromkeys(("receive.handed", "ack.begun", "ack.done", "nack.begun", "nack.done"), _HANDING),
+    **dict.fromkeys(("delay.noted", "delay.marked", "delay.freed"), _DELAYING),
+    **dict.fromkeys(("dead.noted", "dead.stored", "dead.done"), _BURYING),
     **dict.fromkeys(("label.chosen", "label.ledger"), _BEGINNING),
     **dict.fromkeys(("gone.renamed", "gone.booked", "gone.all_booked"), _RETIRING),
     **dict.fromkeys(("retire.begun", "retire.renamed", "retire.deleted"), _RETIRING),

@@ -23,7 +23,7 @@ from urllib.parse import quote
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "stress"))
 
-from accounts import ROOT, Ledger, Report, check_clean, check_order, drain, segments, until
+from accounts import ROOT, Ledger, Report, check_clean, check_order, drain, identity_of, segments, until
 from hands import consume, produce
 from scene import RESCUED_WITHIN, Actor, Scene
 from victim import Victim, blobs, blocks, opens, puts, rolls, turns
@@ -107,6 +107,34 @@ def settles(victim: TopicVictim) -> None:
                     report.ack(message)
                 else:
                     report.nack(message)
+
+
+def defers(victim: TopicVictim) -> None:
+    """Receives for each label in turn, and puts every third off for a moment, once."""
+    settle_each(victim, lambda report, message: report.nack(message, delay=0.005), once=True)
+
+
+def renounces(victim: TopicVictim) -> None:
+    """Receives for each label in turn, and gives every third up."""
+    settle_each(victim, lambda report, message: report.reject(message), once=False)
+
+
+def settle_each(victim: TopicVictim, third: Callable[[Report, segq.Message], None], *, once: bool) -> None:
+    going, count = True, 0
+    while going:
+        going = False
+        for subscription, report in victim.each():
+            try:
+                messages = report.receive(subscription, 1 + count % 9, timeout=0.5)
+            except segq.Empty:
+                continue
+            going = True
+            for message in messages:
+                count += 1
+                if count % 3 or (once and message.deliveries > 1):
+                    report.ack(message)
+                else:
+                    third(report, message)
 
 
 def mingles(victim: TopicVictim) -> None:
@@ -241,7 +269,7 @@ def memory() -> int:
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
 
 
-OWN = (takes, settles, mingles, holds, waits, streams, shares, collects, produces, consumes, leaves, wades)
+OWN = (takes, settles, defers, renounces, mingles, holds, waits, streams, shares, collects, produces, consumes, leaves, wades)
 WORKLOADS: dict[str, Callable[[TopicVictim], None]] = {
     **{each.__name__: each for each in (puts, turns, blocks, blobs, rolls, opens)},
     **{each.__name__: each for each in OWN},
@@ -295,7 +323,11 @@ class TopicScene(Scene):
 
     def account(self, label: str) -> Ledger:
         """What was put, and what was taken for this label."""
-        return Ledger([*self.reports, *(path for path in self.taken[label] if path.exists())])
+        letters: list[str] = []
+        if (self.path / "dead").is_dir():
+            with self.open() as topic:
+                letters = [identity_of(letter.value) for letter in topic.dead if letter.label == label]
+        return Ledger([*self.reports, *(path for path in self.taken[label] if path.exists())], letters)
 
     def recover_label(self, subscription: Any) -> float:
         """This process has been there all along: it gets all there is for a label without opening anything anew."""
@@ -330,7 +362,7 @@ class TopicScene(Scene):
             account.check()
             assert (counted.lag, counted.waiting, counted.claimed, counted.position) == (0, 0, 0, None), counted
             assert counted.missed == 0, counted
-            had = len({delivery.identity for delivery in account.deliveries})
+            had = len({delivery.identity for delivery in account.deliveries} | set(account.letters))
             assert had <= counted.acknowledged <= had + account.taken_unseen, f"{had} items were had: {counted}"
         return account
 
@@ -352,7 +384,7 @@ class TopicScene(Scene):
                 counted = {label.label: label for label in here.stats().labels}
                 for label in self.labels:
                     account, stats = self.account(label), counted[label]
-                    had = len({delivery.identity for delivery in account.deliveries})
+                    had = len({delivery.identity for delivery in account.deliveries} | set(account.letters))
                     assert had + 1 <= stats.acknowledged <= had + 1 + account.taken_unseen, f"{had} items were had: {stats}"
                     assert (stats.missed, stats.lag) == (0, 0), stats
                 self.goes_on(here)

@@ -7,10 +7,13 @@ import os
 import pickle
 import queue
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, assert_type
 
 import segq
+from segq import aio, futures
+from segq.compat import rocksq
 
 
 class Upper:
@@ -32,6 +35,20 @@ def opening(path: str, place: Path, like: os.PathLike[str]) -> None:
     segq.Queue(path, serializer=json)  # type: ignore[arg-type]  # its dumps returns str
     serializer: segq.Serializer = Upper()
     segq.Queue(path, serializer=serializer)
+
+
+def giving_up(q: segq.Queue, t: segq.Topic) -> None:
+    segq.Queue("q", max_deliveries=5)
+    segq.Queue("q", max_deliveries="5")  # type: ignore[arg-type]
+    message = q.receive()
+    message.nack(delay=1.5)
+    message.nack(5)  # type: ignore[call-arg]  # by name only
+    message.reject("reason")
+    assert_type(q.dead, segq.DeadLetters)
+    assert_type(t.dead, segq.DeadLetters)
+    assert_type([letter.reason for letter in q.dead], list[str])
+    assert_type(q.dead.find("id"), segq.DeadLetter | None)
+    assert_type(q.dead.requeue(["id"], timeout=1), int)
 
 
 def putting(q: segq.Queue, items: Iterable[object]) -> None:
@@ -107,3 +124,42 @@ def catching(q: segq.Queue) -> None:
         print(disk.errno)
     except segq.QueueError as error:
         assert_type(error.segment, str | None)
+
+
+async def awaiting(path: str, items: Iterable[object]) -> None:
+    async with aio.Queue(path, capacity=5) as q:
+        assert_type(q, aio.Queue)
+        await q.put("x", timeout=1)
+        await q.put_many(items, ttl=5)
+        assert_type(await q.get(), Any)
+        assert_type(await q.get_many(5), list[Any])
+        assert_type(await q.receive_many(5), list[segq.Message])
+        assert_type(q.qsize(), int)
+        assert_type(await q.stats(), segq.Stats)
+        with await q.receive(timeout=1) as m:
+            assert_type(m, segq.Message)
+        async for message in q.messages():
+            assert_type(message, segq.Message)
+        await q.join()
+        await q.put("x", timeout="1")  # type: ignore[arg-type]
+    async with aio.Topic(path) as t, await t.subscribe("a") as s:
+        assert_type(s, aio.Subscription)
+        assert_type(await s.lag(), segq.Lag)
+        assert_type(await t.labels(), list[str])
+
+
+def beginning(path: str) -> None:
+    with futures.Queue(path, capacity=5, max_in_flight=10) as q:
+        assert_type(q.put(1), Future[None])
+        assert_type(q.get(), Future[Any])
+        assert_type(q.receive(), Future[segq.Message])
+        assert_type(q.receive_many(5), Future[list[segq.Message]])
+        assert_type(q.in_flight, int)
+
+
+def moving_over(path: str) -> None:
+    q = rocksq.blocking.PersistentQueueWithCapacity(path, 10)
+    q.push([b"a"])
+    assert_type(q.pop(), list[bytes])
+    assert_type(rocksq.blocking.MpmcQueue(path, 60).next("a", rocksq.StartPosition.Oldest), tuple[list[bytes], bool])
+    assert_type(rocksq.nonblocking.PersistentQueueWithCapacity(path).pop().get().data, list[bytes] | None)

@@ -120,6 +120,17 @@ def test_more_times_than_there_are_buckets_share_them_and_nothing_is_late_by_muc
         assert view.ledger.words[LedgerWord.DUE] == 0
 
 
+def test_equal_delays_share_few_times_however_long_giving_back_takes(queue_path: str) -> None:
+    with segq.Queue(queue_path) as q:
+        q.put_many(range(500))
+        begun = time.monotonic()
+        for message in q.receive_many(500):
+            message.nack(delay=60)
+        (view,) = q._consumer._shelf._views.values()
+        used = sum(map(bool, view.ledger.words[BUCKETS_AT : BUCKETS_AT + BUCKETS].tolist()))
+        assert used <= 2 + (time.monotonic() - begun) / 0.9  # each is good for nearly a second
+
+
 def test_a_hint_that_was_lost_is_found_by_whoever_waits(queue_path: str) -> None:
     with segq.Queue(queue_path) as q:
         q.put("x")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import segq
-from segq.connectors.kafka import KafkaConnectorError, Record, SourceCounts
+from segq.connectors.kafka import KafkaConnectorError, KafkaSink, KafkaSource, Record, SourceCounts
 from segq.connectors.kafka.intake import Intake, Waiting
 from segq.connectors.kafka.positions import NOTHING, Positions
 from segq.connectors.kafka.record import function, outgoing
@@ -235,3 +235,41 @@ KafkaSource(segq.Queue({queue_path!r}), "t", brokers="localhost:9092", group="g"
     ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert "pip install 'segq[kafka]'" in ended.stderr.splitlines()[-1]
     assert issubclass(KafkaConnectorError, segq.QueueError)
+
+
+def test_dedup_needs_a_directory(queue_path: str) -> None:
+    pytest.importorskip("confluent_kafka")
+
+    class Elsewhere(segq.Queue):
+        """As a queue of another engine looks."""
+
+        path = "nats://somewhere/orders"
+
+    with segq.Queue(queue_path) as queue:
+        settings = queue.settings
+    elsewhere = Elsewhere.__new__(Elsewhere)
+    elsewhere.settings = settings
+    with pytest.raises(segq.SettingsError, match="dedup=False"):
+        KafkaSource(elsewhere, "t", brokers="b:1", group="g")
+    assert KafkaSource(elsewhere, "t", brokers="b:1", group="g", dedup=False).counts == SourceCounts()
+
+
+def test_settings_that_cannot_work_are_named(queue_path: str) -> None:
+    pytest.importorskip("confluent_kafka")
+    good = {"topics": "t", "brokers": "b:1", "group": "g"}
+    with segq.Queue(queue_path) as queue:
+        for name, wrong in {
+            "topics": [], "brokers": "", "group": "", "batch": 0, "dedup": "yes", "start": "now", "commit_interval": -1, "colour": 1,
+        }.items():  # fmt: skip
+            with pytest.raises(segq.SettingsError, match=name):
+                KafkaSource.from_settings(queue, **good | {name: wrong})
+        for name, wrong in {
+            "topic": "",
+            "brokers": " ",
+            "in_flight": 1.5,
+            "drain": 0,
+            "convert": "nowhere",
+            "shape": 1,
+        }.items():
+            with pytest.raises(segq.SettingsError, match=name):
+                KafkaSink.from_settings(queue, **{"topic": "t", "brokers": "b:1"} | {name: wrong})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import segq
 from segq.errors import SettingsConflict, SettingsError
 from segq.settings import Settings, positive_seconds, reconciled, validated, whole_number
 
@@ -86,3 +87,13 @@ def test_seconds_have_to_be_greater_than_nothing(value: Any) -> None:
 def test_a_count_has_to_be_a_whole_number_of_at_least_one(value: Any) -> None:
     with pytest.raises(SettingsError, match="max_items"):
         whole_number("max_items", value)
+
+
+def test_a_time_to_live_that_the_format_has_no_place_for_is_refused(queue_path: str) -> None:
+    with pytest.raises(segq.SettingsError, match="49 days"):
+        segq.Topic(queue_path, ttl=4_294_968)
+    with segq.Queue(queue_path) as q:
+        with pytest.raises(segq.SettingsError, match="49 days"):
+            q.put(1, ttl=4_294_968)
+        q.put(2, ttl=4_294_967)
+        assert q.get() == 2

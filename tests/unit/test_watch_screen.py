@@ -93,6 +93,11 @@ def test_what_is_wrong_stands_above_the_tables() -> None:
     assert lines.index(line) < next(i for i, line in enumerate(lines) if "4001" in line)
 
 
+@pytest.mark.parametrize(("items", "shown"), [(0, "0%"), (1, "<1%"), (999, "99%"), (1000, "100%")])
+def test_what_is_not_full_is_not_called_full(items: int, shown: str) -> None:
+    assert any(f" {shown} of 1,000" in line for line in drawn(snapshot(items=items), 80, 24))
+
+
 def test_the_last_events_are_always_seen() -> None:
     events = tuple(Event(time=0.0, kind="rescue", text=f"number {n}") for n in range(50))
     lines = drawn(snapshot(events=events, processes=tuple(process(pid) for pid in range(100))), 80, 24, looks=1)

@@ -95,7 +95,7 @@ class Dequeue(Properties):
         queue = self.queue()
         deadline = time.monotonic() + _PATIENCE
         while True:
-            self._size = events.batch_size(queue)
+            self._size = events.batch_size(queue, self.max_events_per_file)
             if self._size and self._claim(queue):
                 self._total_batch += 1
                 return True

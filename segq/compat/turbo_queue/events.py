@@ -27,13 +27,13 @@ def event_of(item: Any) -> Any:
     return item[4] if _is_packed(item) else item
 
 
-def batch_size(queue: segq.Queue) -> int:
-    """How many events make the batch that is ready now; 0 if none is."""
+def batch_size(queue: segq.Queue, otherwise: int) -> int:
+    """How many events make the batch that is ready now; 0 if none is. `otherwise`: where the events do not say it."""
     oldest = queue.peek(1)
     if not oldest:
         return 0
     if not _is_packed(oldest[0]):
-        return 1
+        return otherwise
     _, events, age, put_at, _ = oldest[0]
     return int(events) if queue.qsize() >= events or time.time() - put_at >= age else 0
 

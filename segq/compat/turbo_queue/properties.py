@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import segq
 
@@ -17,23 +17,20 @@ T = TypeVar("T")
 
 
 class Property(Generic[T]):
-    """An attribute that refuses what turbo-queue's refuses, with ValueError."""
+    """An attribute that refuses what turbo-queue's refuses, with ValueError.
+
+    It has no `__get__`, so that reading one, which every `add` does, is reading the instance's dictionary.
+    """
 
     def __init__(self, default: T, fits: Callable[[Any], bool], wanted: str) -> None:
-        self._default, self._fits, self._wanted = default, fits, wanted
+        self.default, self._fits, self._wanted = default, fits, wanted
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    @overload
-    def __get__(self, instance: None, owner: type) -> Property[T]: ...
-    @overload
-    def __get__(self, instance: object, owner: type) -> T: ...
-    def __get__(self, instance: object | None, owner: type) -> T | Property[T]:
-        if instance is None:
-            return self
-        value: T = instance.__dict__.get(self._name, self._default)
-        return value
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: object, owner: type) -> T: ...
 
     def __set__(self, instance: object, value: T) -> None:
         if not self._fits(value):
@@ -70,9 +67,14 @@ class Properties:
     remove_invalid = flag(default=True)  # nothing is removed here: what cannot be read goes to the queue's quarantine
 
     def __init__(self) -> None:
+        for kind in type(self).__mro__:
+            for name, value in vars(kind).items():
+                if isinstance(value, Property):
+                    self.__dict__.setdefault(name, value.default)
         self.version = "0.8.0"
         self.logger = logging.getLogger("segq.compat.turbo_queue")
         self._handle: segq.Queue | None = None
+        self._place = ("", "")  # whose it is
 
     @property
     def path(self) -> str:
@@ -81,12 +83,12 @@ class Properties:
 
     def queue(self) -> segq.Queue:
         """The handle, opened now if need be. Raises NotAQueueError where turbo-queue itself left its files."""
-        handle = self._handle
-        if handle is not None and handle.path == os.path.abspath(self.path):
+        handle, place = self._handle, (self.root_path, self.queue_name)
+        if handle is not None and self._place == place:
             return handle
         self.close()
         self._refuse_turbo_queue()
-        self._handle = segq.Queue(self.path, serializer="json")
+        self._handle, self._place = segq.Queue(self.path, serializer="json"), place
         return self._handle
 
     def _refuse_turbo_queue(self) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import segq
 from segq.connectors.kafka.positions import NOTHING, Partition, Position, Positions
 from segq.connectors.kafka.record import Record
+from segq.engines.interface import Putting
 
 _ROOM_SECONDS = 0.2  # how long room is waited for at once
 _BUSY_SECONDS = 0.01  # the time of a put
@@ -52,9 +53,7 @@ class Topics(Protocol):
 class Intake:
     """Stores batches, and, with positions, each record once."""
 
-    def __init__(
-        self, queue: segq.Queue | segq.Topic, positions: Positions | None, convert: Convert | None, counts: SourceCounts
-    ) -> None:
+    def __init__(self, queue: Putting, positions: Positions | None, convert: Convert | None, counts: SourceCounts) -> None:
         self._queue, self._positions, self._convert, self._counts = queue, positions, convert, counts
         self._looked_up: dict[str, float] = {}
 

@@ -18,6 +18,7 @@ import segq
 from segq.connectors.kafka import client
 from segq.connectors.kafka.client import Complaints, log
 from segq.connectors.kafka.record import Record, function, outgoing
+from segq.engines.interface import Getting
 
 _RECEIVE_SECONDS = 0.1  # how long it waits for an item at once, and so how soon it sees that it is to stop
 _CONFIRM_SECONDS = 0.02  # how long it waits for a confirmation at once while items may come
@@ -43,7 +44,7 @@ class SinkCounts:
 
 
 class KafkaSink:
-    """Sends every item of a queue (or a `segq.Subscription`) to a topic, and acknowledges it when the broker has confirmed it.
+    """Sends every item of a queue to a topic, and acknowledges it when the broker has confirmed it.
 
     >>> sink = KafkaSink(queue, "answers", brokers="localhost:9092")  # doctest: +SKIP
     >>> sink.run(stop)  # until the threading.Event `stop` is set  # doctest: +SKIP
@@ -52,7 +53,7 @@ class KafkaSink:
     they were put by one producer, with one sink; several sinks on one queue share its items, so order among them is lost.
 
     Args:
-        queue: an open queue.
+        queue: an open queue, or a topic's subscription, of any engine.
         topic: where to; None: each record's own `topic`.
         brokers: "host:port", or several.
         key: the name of the field of an item (a map) that is its key, or a function from the item to the key (bytes, text
@@ -72,7 +73,7 @@ class KafkaSink:
 
     def __init__(
         self,
-        queue: segq.Queue | segq.Subscription,
+        queue: Getting,
         topic: str | None,
         *,
         brokers: str | Sequence[str],
@@ -104,7 +105,7 @@ class KafkaSink:
         self._counts = SinkCounts()
 
     @classmethod
-    def from_settings(cls, queue: segq.Queue | segq.Subscription, **settings: Any) -> Self:
+    def from_settings(cls, queue: Getting, **settings: Any) -> Self:
         """The same with all settings by name, as a configuration file gives them."""
         try:
             return cls(queue, **settings)
@@ -182,7 +183,7 @@ def _encoded(key: Any) -> bytes | None:
 class _Sending:
     """One run: the producer, and the messages that wait for their confirmation. Used by one thread."""
 
-    def __init__(self, queue: segq.Queue | segq.Subscription, settings: Mapping[str, Any], counts: SinkCounts) -> None:
+    def __init__(self, queue: Getting, settings: Mapping[str, Any], counts: SinkCounts) -> None:
         self._kafka = client.library()
         self._counts = counts
         self._who = f"kafka sink of {queue.path}"
@@ -242,14 +243,8 @@ class _Sending:
     def _refuse(self, message: segq.Message, error: Any) -> None:
         reason = f"Kafka refuses it: {error.str()}"
         log.error("%s: item %s: %s", self._who, message.id, reason)
-        reject: Any = getattr(message, "reject", None)
-        if reject is None:
-            self._recovers_at = time.monotonic() + _AFTER_FAILURE_SECONDS
-            message.nack()
-            self._counts.given_back += 1
-        else:
-            reject(reason)
-            self._counts.rejected += 1
+        message.reject(reason)
+        self._counts.rejected += 1
 
     def end(self, seconds: float) -> None:
         """Waits for what is under way; gives back what is not confirmed after that."""

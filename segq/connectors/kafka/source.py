@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from segq.connectors.kafka.intake import Convert, Intake, SourceCounts, Waiting
 from segq.connectors.kafka.positions import Partition, Positions
 from segq.connectors.kafka.reading import Reading
 from segq.connectors.kafka.record import function
+from segq.engines.interface import Putting
 
 _POLL_SECONDS = 0.1  # how long it waits for a record at once, and so how soon it sees that it is to stop
 _PAUSE_AFTER_SECONDS = 1.0  # a pause throws away what was fetched ahead, which a moment's fullness is not worth
@@ -31,7 +33,7 @@ _NO_RECORDS = ("raw", "json")
 
 
 class KafkaSource:
-    """Reads topics and puts every record into a queue (or a `segq.Topic`). Run one in each of as many processes as you like.
+    """Reads topics and puts every record into a queue. Run one in each of as many processes as you like.
 
     >>> source = KafkaSource(queue, "orders", brokers="localhost:9092", group="billing")  # doctest: +SKIP
     >>> source.run(stop)  # until the threading.Event `stop` is set  # doctest: +SKIP
@@ -40,7 +42,8 @@ class KafkaSource:
     tells the one exception, and how it shows. Records of a partition are put in their order.
 
     Args:
-        queue: an open queue; what is put is a `Record`, unless `convert` makes something else of it.
+        queue: an open queue, or topic; of another engine only with `dedup=False`. What is put is a `Record`, unless `convert`
+            makes something else of it.
         topics: a name, or several; one that begins with "^" is a regular expression, as librdkafka has it.
         brokers: "host:port", or several.
         group: the consumer group; its members share the partitions.
@@ -60,7 +63,7 @@ class KafkaSource:
 
     def __init__(
         self,
-        queue: segq.Queue | segq.Topic,
+        queue: Putting,
         topics: str | Sequence[str],
         *,
         brokers: str | Sequence[str],
@@ -92,6 +95,11 @@ class KafkaSource:
             )
         if dedup not in (True, False, "by-name"):
             raise segq.SettingsError(f'dedup must be True, False or "by-name", not {dedup!r}')
+        if dedup and not os.path.isdir(queue.path):
+            raise segq.SettingsError(
+                f"{queue.path} is no directory, where the source could note how far each partition is stored; give dedup=False"
+                " (records are stored at least once), or put into a local queue and bridge that one"
+            )
         self._dedup = dedup
         interval = client.positive("commit_interval", commit_interval, float)
         self._settings = {
@@ -107,7 +115,7 @@ class KafkaSource:
         self._counts = SourceCounts()
 
     @classmethod
-    def from_settings(cls, queue: segq.Queue | segq.Topic, **settings: Any) -> Self:
+    def from_settings(cls, queue: Putting, **settings: Any) -> Self:
         """The same with all settings by name, as a configuration file gives them."""
         try:
             return cls(queue, **settings)
@@ -134,7 +142,7 @@ class _Run:
     """One run of a source: what waits to be stored, and the parts that read and store."""
 
     def __init__(
-        self, queue: segq.Queue | segq.Topic, topics: Sequence[str], settings: Mapping[str, Any], dedup: bool | str, batch: int,
+        self, queue: Putting, topics: Sequence[str], settings: Mapping[str, Any], dedup: bool | str, batch: int,
         convert: Convert | None, counts: SourceCounts,
     ) -> None:  # fmt: skip
         self._queue, self._batch, self._convert, self._counts = queue, batch, convert, counts

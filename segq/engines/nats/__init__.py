@@ -17,7 +17,7 @@ except ImportError as error:
 from segq.engines.address import Address
 from segq.engines.nats import admin
 from segq.engines.nats.core import Plan
-from segq.engines.nats.handle import NatsQueue, NatsSubscription, NatsTopic
+from segq.engines.nats.queues import NatsQueue, NatsSubscription, NatsTopic
 
 
 def queue(address: Address, settings: dict[str, Any]) -> NatsQueue:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import ssl
 import time
@@ -13,15 +14,18 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
-import nats
 from nats import errors as client_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from segq.errors import ClosedError, QueueError, SettingsError, UnreachableError
+from segq.errors import ClosedError, QueueError, SettingsError, UnreachableError, UnsupportedError
+
+log = logging.getLogger("segq")
 
 RECONNECT_WAIT = 0.25  # seconds between two attempts at a server: soon, without a storm
 PING_INTERVAL = 3  # seconds; two without an answer and the server is given up for another: a partition shows within 9 s
+LOOK_EVERY = 1.0  # seconds between two looks at the client, whatever it says of itself
+CLOSE_WAIT = 3.0  # seconds
 ANSWER_WAIT = 2.0  # seconds for one answer before it is asked again; a leader is elected in less, usually
 PENDING_BYTES = 64 << 20  # what may be buffered towards the server; publishers wait for answers long before
 
@@ -92,74 +96,118 @@ class Connection:
         self.epoch = 0  # counts reconnects: what was sent in an earlier one may not have arrived
         self._nc: Client = Client()
         self.send = self._nc.publish  # subject, payload, reply, headers; not a method, as it is called for each item
-        self._up = asyncio.Event()
+        self._up, self._break = asyncio.Event(), asyncio.Event()
+        self._servers = dict.fromkeys(login.servers)
+        self._guardian: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._numbers = 0
         self._inbox = ""
         self._lost: Exception | None = None
         self.down_since: float | None = None  # by the monotonic clock
-        self._ahead, self._ahead_within = 0.0, math.inf
+        self._ahead, self._ahead_within = time.time() - time.monotonic(), math.inf
         self.on_reconnect: set[Callable[[], None]] = set()
 
     async def open(self) -> None:
         """Raises UnreachableError when no server answers within `connect_timeout`, or refuses the login."""
         login = self.login
-        options = login.options()
         try:
-            async with asyncio.timeout(login.connect_timeout):
-                self._nc = await nats.connect(
-                    list(login.servers),
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=RECONNECT_WAIT,  # annotated int, used as seconds
-                    connect_timeout=max(1, int(login.connect_timeout / 2)),
-                    ping_interval=PING_INTERVAL,
-                    pending_size=PENDING_BYTES,
-                    error_cb=self._failed,
-                    disconnected_cb=self._down,
-                    reconnected_cb=self._again,
-                    closed_cb=self._down,
-                    name="segq",
-                    **options,
-                )
+            await self._dial()
+        except ImportError as error:
+            raise UnsupportedError(f"credentials and nkey_seed need {error.name}: pip install 'nats-py[nkeys]'") from error
         except (TimeoutError, OSError, client_errors.Error) as error:
             why = self._lost if isinstance(error, TimeoutError) and self._lost else error
-            with contextlib.suppress(Exception):
-                await self._nc.close()
             raise UnreachableError(
                 f"{login.shown}: no NATS server answers within {login.connect_timeout:g} s ({_said(why)}); is one"
                 " running there, with JetStream (-js), and is the login right?",
                 path=login.shown,
             ) from None
         self._up.set()
-        self.send = self._nc.publish
-        self._inbox = self._nc.new_inbox() + "."
-        await self._nc.subscribe(self._inbox + "*", cb=self._answered, pending_msgs_limit=0, pending_bytes_limit=0)
+        self._guardian = asyncio.create_task(self._guard())
+
+    async def _dial(self) -> None:
+        """A new client, on any of the servers known. What asked through the one before asks again."""
+        login, client = self.login, Client()
+
+        async def ended() -> None:
+            if client is self._nc:  # not one that was given up before, and comes to its end now
+                await self._down()
+
+        try:
+            async with asyncio.timeout(login.connect_timeout):
+                await client.connect(
+                    list(self._servers),
+                    allow_reconnect=False,
+                    connect_timeout=max(1, int(login.connect_timeout / 2)),
+                    reconnect_time_wait=RECONNECT_WAIT,  # type: ignore[arg-type]  # annotated int, used as seconds
+                    ping_interval=PING_INTERVAL,
+                    pending_size=PENDING_BYTES,
+                    error_cb=self._failed,
+                    disconnected_cb=ended,
+                    closed_cb=ended,
+                    name="segq",
+                    **login.options(),
+                )
+                inbox = client.new_inbox() + "."
+                await client.subscribe(inbox + "*", cb=self._answered, pending_msgs_limit=0, pending_bytes_limit=0)
+        except BaseException:
+            await _closed(client)
+            raise
+        self._servers |= dict.fromkeys(f"nats://{each.netloc.rpartition('@')[2]}" for each in client.discovered_servers)
+        self._nc, self._inbox, self.send = client, inbox, client.publish
+
+    async def _guard(self) -> None:
+        """Keeps a client. nats-py can reconnect, too, but some errors end it for good, and some ends never come to an end."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._break.wait()
+            self._break.clear()
+            if self._nc.is_connected:
+                continue
+            await self._down()
+            log.warning("%s: the connection is lost (%s); trying again", self.login.shown, _said(self._lost))
+            self._leaving.add(leaving := asyncio.create_task(_closed(self._nc)))
+            leaving.add_done_callback(self._leaving.discard)
+            while True:
+                try:
+                    await self._dial()
+                    break
+                except (TimeoutError, OSError, client_errors.Error) as error:
+                    self._lost = self._lost if isinstance(error, TimeoutError) and self._lost else error
+                    await asyncio.sleep(RECONNECT_WAIT)
+            self.epoch += 1
+            self.down_since, self._lost = None, None
+            self._up.set()
+            log.info("%s: connected again", self.login.shown)
+            for callback in list(self.on_reconnect):
+                callback()
 
     @property
     def max_payload(self) -> int:
         return int(self._nc.max_payload)
 
     @property
-    def version(self) -> tuple[int, int]:
+    def version(self) -> tuple[int, int, int]:
         """Of the server that this is connected to."""
         found = self._nc.connected_server_version
-        return found.major, found.minor
+        return found.major, found.minor, found.patch
 
     async def close(self) -> None:
         """Not before what was sent has arrived, if the server is there."""
         self._closed = True
-        with contextlib.suppress(Exception):
-            if self._up.is_set():
+        if self._guardian is not None:
+            self._guardian.cancel()
+        if self._up.is_set():
+            with contextlib.suppress(Exception):
                 await self._nc.flush(timeout=2)
-        with contextlib.suppress(Exception):
-            await self._nc.close()
-        await asyncio.sleep(0)
+        await _closed(self._nc)
+        await asyncio.gather(*self._leaving, *filter(None, [self._guardian]), return_exceptions=True)
 
     def now(self) -> float:
         """The server's clock, in seconds of the epoch: items carry its time. Within half the shortest round trip seen."""
-        return time.time() + self._ahead
+        return time.monotonic() + self._ahead  # monotonic: this machine's clock may be set meanwhile
 
     # --- sending ---
 
@@ -187,12 +235,14 @@ class Connection:
     def forget(self, reply: str) -> None:
         self._waiting.pop(reply.rpartition(".")[2], None)
 
-    async def ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Msg | None:
+    async def ask(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, within: float = ANSWER_WAIT
+    ) -> Msg | None:
         """One question; None if no answer came in time, nobody answers there, or the connection broke: it may have arrived."""
         reply, future = self.expect()
         epoch = self.epoch
         try:
-            async with asyncio.timeout(ANSWER_WAIT):
+            async with asyncio.timeout(within):
                 await self.send(subject, payload, reply, headers)
                 message = await future
         except (TimeoutError, client_errors.Error, OSError):
@@ -215,7 +265,7 @@ class Connection:
         pause = 0.02
         while True:
             if await self.connected(deadline):
-                asked = time.time()
+                asked = time.monotonic()
                 message = await self.ask("$JS.API." + subject, payload)
                 if message is not None:
                     answer: dict[str, Any] = json.loads(message.data)
@@ -232,7 +282,7 @@ class Connection:
             pause = min(1.0, pause * 2)
 
     def _set_clock(self, asked: float, said: str | None) -> None:
-        took = time.time() - asked
+        took = time.monotonic() - asked
         if said is not None and 0 <= took < self._ahead_within:
             self._ahead, self._ahead_within = datetime.fromisoformat(said).timestamp() - asked - took / 2, took
 
@@ -254,16 +304,16 @@ class Connection:
 
     async def _down(self) -> None:
         self._up.clear()
+        self._break.set()
         if self.down_since is None:
             self.down_since = time.monotonic()
 
-    async def _again(self) -> None:
-        self.epoch += 1
-        self.down_since = None
-        self._lost = None
-        self._up.set()
-        for callback in list(self.on_reconnect):
-            callback()
+
+async def _closed(client: Client) -> None:
+    """As far as it can be: to a server that does not read any more there is no end of writing."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CLOSE_WAIT):
+            await client.close()
 
 
 def _status(message: Msg) -> str | None:

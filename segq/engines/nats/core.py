@@ -6,18 +6,20 @@ A core belongs to the loop that it was opened on, and to the process.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from base64 import b64decode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from segq.engines.address import Address
 from segq.engines.counts import EngineLabelStats, EngineStats
 from segq.engines.nats.connection import Answer, Connection, Login, Pool
 from segq.engines.nats.delivery import Delivery
+from segq.engines.nats.graveyard import SUFFIX
 from segq.engines.nats.publisher import Publisher
-from segq.engines.nats.reader import ACK, Reader
+from segq.engines.nats.reader import ACK, NAK, Reader
 from segq.engines.nats.stream import (
     WORKERS,
     NatsSettings,
@@ -34,8 +36,8 @@ from segq.stats import LabelStats, Stats
 
 log = logging.getLogger("segq")
 
-_LOGIN = ("user", "password", "token", "credentials", "nkey_seed", "tls_ca", "tls_cert", "tls_key", "tls_hostname", "tls")
-_UNKNOWN = ("segments", "quarantined", "rescues", "redelivered", "owners", "puts", "gets", "expired")
+LOGIN = ("user", "password", "token", "credentials", "nkey_seed", "tls_ca", "tls_cert", "tls_key", "tls_hostname", "tls")
+_UNKNOWN = ("segments", "quarantined", "rescues", "redelivered", "owners", "puts", "gets", "expired", "delayed")
 
 
 class Plan:
@@ -56,7 +58,7 @@ class Plan:
 def _login(address: Address, given: dict[str, Any]) -> Login:
     user, _, hosts = address.netloc.rpartition("@")
     name, _, password = user.partition(":")
-    login: dict[str, Any] = {key: given.pop(key) for key in _LOGIN if key in given}
+    login: dict[str, Any] = {key: given.pop(key) for key in LOGIN if key in given}
     if user:
         login |= {"user": name, "password": password} if password else {"token": name}
     for key in ("connect_timeout", "patience"):
@@ -82,9 +84,11 @@ class Core:
                 " everybody who can publish there",
                 path=stream.shown,
             )
-        self._dumps, self._loads = codec(name, plan.serializer)
+        self._dumps, self.loads = codec(name, plan.serializer)
         self.publisher = Publisher(stream, atomic=plan.atomic)
         self.reader: Reader | None = None
+        self.closed = False
+        self.peeks_at_all = False  # also what somebody has in hand, or gave back: which of the two a server does not say
 
     @classmethod
     async def open(cls, pool: Pool, plan: Plan) -> Core:
@@ -98,6 +102,13 @@ class Core:
         except BaseException:
             await pool.give_back(connection)
             raise
+        return core
+
+    @classmethod
+    async def open_dead(cls, pool: Pool, plan: Plan, loads: Callable[[bytes], Any]) -> Core:
+        """The same, to get the dead letters; `loads` makes one of what is stored."""
+        core = await cls.open(pool, plan)
+        core.loads, core.peeks_at_all = loads, True
         return core
 
     @classmethod
@@ -116,7 +127,10 @@ class Core:
         return self.stream.settings
 
     async def close(self) -> None:
-        """Gives back what is in hand."""
+        """Gives back what is in hand. Closing twice is fine."""
+        if self.closed:
+            return
+        self.closed = True
         if self.reader is not None:
             await self.reader.close()
         await self._pool.give_back(self.connection)
@@ -125,16 +139,18 @@ class Core:
 
     def dumped(self, items: Iterable[Any]) -> list[bytes]:
         """Raises SerializationError; called outside of the loop, which other threads wait for."""
-        payloads = []
-        for item in items:
-            try:
-                payloads.append(self._dumps(item))
-            except Exception as error:
-                raise SerializationError(
-                    f"an item of type {type(item).__name__} cannot be stored with serializer={self.settings.serializer!r}:"
-                    f" {error}; nothing was stored. Convert it, or create the queue with another serializer",
-                    path=self.stream.shown,
-                ) from error
+        payloads: list[bytes] = []
+        dumps, item = self._dumps, None
+        every = list(items)  # what an iterator of the user's raises is not ours to explain
+        try:
+            for item in every:
+                payloads.append(dumps(item))  # which item it was is said below
+        except Exception as error:
+            raise SerializationError(
+                f"an item of type {type(item).__name__} cannot be stored with serializer={self.settings.serializer!r}:"
+                f" {error}; nothing was stored. Convert it, or create the queue with another serializer",
+                path=self.stream.shown,
+            ) from error
         return payloads
 
     # --- getting ---
@@ -148,7 +164,7 @@ class Core:
             found = []
             for delivery in await self.reader.take(most, block, left):
                 try:
-                    found.append((delivery, self._loads(delivery.payload)))
+                    found.append((delivery, self.loads(delivery.payload)))
                 except Exception as error:
                     log.error(
                         "%s: item %d cannot be decoded, it goes to the dead letters: %s",
@@ -162,26 +178,33 @@ class Core:
 
     async def get(self, most: int, block: bool, seconds: float | None) -> list[Any]:
         """Values, acknowledged. If that could not be confirmed they are handed over all the same, and may come again."""
-        assert self.reader is not None
         found = await self.receive(most, block, seconds)
-        try:
-            lost = await self.reader.settle([delivery for delivery, _ in found], ACK)
-        except ConnectionError as error:
-            log.warning("%s: %d items are handed over, but may come again: %s", self.stream.shown, len(found), error)
-        else:
-            if lost:
-                log.warning(
-                    "%s: %d items are handed over, but may come again: their lease ran out", self.stream.shown, len(lost)
-                )
+        await self.acknowledged([delivery for delivery, _ in found])
         return [value for _, value in found]
+
+    async def acknowledged(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledges what is handed over in any case; where that could not be confirmed the log tells."""
+        assert self.reader is not None
+        try:
+            lost = len(await self.reader.settle(deliveries, ACK))
+            error: object = "its lease ran out"
+        except ConnectionError as failure:
+            lost, error = len(deliveries), failure
+        if lost:
+            log.warning("%s: %d items are handed over, but may come again: %s", self.stream.shown, lost, error)
+
+    async def give_back(self, box: Sequence[tuple[Delivery, Any]]) -> None:
+        """What was taken for somebody who was cancelled. After whatever was begun before the cancellation."""
+        assert self.reader is not None
+        await asyncio.sleep(0)
+        await self.reader.settle([delivery for delivery, _ in box], NAK)
 
     # --- looking ---
 
     async def peek(self, n: int) -> list[Any]:
         """Of what was never handed out, the oldest."""
         assert self.reader is not None
-        info = await self.reader.info()
-        sequence = info["delivered"]["stream_seq"] + 1
+        sequence = 1 if self.peeks_at_all else (await self.reader.info())["delivered"]["stream_seq"] + 1
         found: list[Any] = []
         while len(found) < n:
             try:
@@ -195,7 +218,7 @@ class Core:
             message = answer["message"]
             sequence = message["seq"] + 1
             if not self._has_expired(message):
-                found.append(self._loads(b64decode(message.get("data", ""))))
+                found.append(self.loads(b64decode(message.get("data", ""))))
         return found
 
     def _has_expired(self, message: dict[str, Any]) -> bool:
@@ -218,6 +241,14 @@ class Core:
         return (settings.capacity is not None and state["messages"] >= settings.capacity) or (
             settings.stream_bytes is not None and state["bytes"] >= settings.stream_bytes
         )
+
+    async def dead(self) -> int:
+        """How many dead letters there are."""
+        try:
+            info = await self.connection.api(f"STREAM.INFO.{self.stream.name}{SUFFIX}")
+        except Answer:
+            return 0
+        return int(info["state"]["messages"])
 
     async def stats(self) -> Stats:
         state = (await self.stream.info())["state"]
@@ -247,6 +278,7 @@ class Core:
             gets=0,
             shutdown=False,
             labels=labels,
+            dead=await self.dead(),
             unknown=_UNKNOWN if self.stream.kind == "queue" else (*_UNKNOWN, "waiting", "claimed"),
         )
 

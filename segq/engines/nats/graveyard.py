@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from urllib.parse import quote
 
 from segq.engines.nats.delivery import Delivery
 from segq.engines.nats.publisher import Publisher
 from segq.engines.nats.stream import Stream
+from segq.errors import QueueError
+from segq.letter import DeadLetter, encoded
 
 SUFFIX = "-dead"
 
 
 class Graveyard:
-    """Where items go that nobody could deal with: as they were, with the reason in their headers."""
+    """Where items go that nobody could deal with, as records of `segq.letter`."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, stream: Stream, label: str | None) -> None:
+        self._stream, self._label = stream, label
         self._publisher: Publisher | None = None
         self._opening = asyncio.Lock()  # the first burials wait while the queue is made
 
     async def add(self, delivery: Delivery, reason: str) -> None:
         """Confirmed when this returns. The id keeps an item from lying there twice if we die before it left its queue."""
+        if self._stream.name.endswith(SUFFIX):
+            raise QueueError(
+                f"{self._stream.shown}: a dead letter cannot be rejected again; ack() throws it away, nack() leaves it,"
+                " requeue() puts it back",
+                path=self._stream.shown,
+            )
         async with self._opening:
             if self._publisher is None:
-                kept = self._stream.settings
-                given = {"serializer": kept.serializer, "replicas": kept.replicas}
+                given = {"replicas": self._stream.settings.replicas}
                 dead = await Stream.open(self._stream.connection, self._stream.name + SUFFIX, "queue", given, create=True)
                 self._publisher = Publisher(dead, atomic=True)
-        headers = {
-            "Segq-Reason": " ".join(reason.split())[:2000],
-            "Segq-Deliveries": str(delivery.deliveries),
-            "Segq-Enqueued-At": f"{delivery.stored_at:.3f}",
-            "Segq-Died-At": f"{time.time():.3f}",
-            "Segq-Id": f"{self._stream.name}-{delivery.sequence}",
-        }
-        await self._publisher.put_one_as(
-            f"{self._stream.name}-{self._stream.created}-{delivery.sequence}", delivery.payload, headers
+        letter = DeadLetter(
+            id=f"{self._stream.name}-{delivery.sequence}",
+            value=None,
+            reason=reason,
+            deliveries=delivery.deliveries,
+            enqueued_at=delivery.stored_at,
+            dead_at=self._stream.connection.now(),
+            label=self._label,
+            data=delivery.payload,
         )
+        identity = f"{self._stream.name}-{self._stream.created}-{self._label or ''}-{delivery.sequence}"
+        await self._publisher.put_one_as(quote(identity), encoded(letter, self._stream.settings.serializer))

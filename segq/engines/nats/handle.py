@@ -5,6 +5,7 @@ Opened when made, and again on first use in a forked child or where they were un
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import os
@@ -12,6 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -21,16 +23,15 @@ from segq.engines.nats.connection import Pool
 from segq.engines.nats.core import Core, Plan
 from segq.engines.nats.message import NatsMessage
 from segq.engines.nats.reader import ACK
-from segq.errors import ClosedError, Empty, QueueError, ReceiptError, SettingsError, ShutDown, UnsupportedError
+from segq.errors import ClosedError, Empty, QueueError, ReceiptError, ShutDown, UnsupportedError
 from segq.handle import check_timeout
-from segq.labels import checked_label
 from segq.message import Message
 from segq.settings import Settings, positive_seconds, whole_number
-from segq.stats import LabelStats, Stats
-from segq.subscription import STARTS, Lag
+from segq.stats import Stats
 
 _handles: weakref.WeakSet[NatsHandle] = weakref.WeakSet()
 _pools: dict[int, Pool] = {}  # by process
+_closing: set[Future[None]] = set()
 
 
 class NatsHandle:
@@ -65,6 +66,7 @@ class NatsHandle:
                 self.settings = core.settings
                 self._core = core
                 _handles.add(self)
+                weakref.finalize(self, _abandon, core, os.getpid()).atexit = False
                 _close_at_exit_of_children()
             assert self._core is not None
             return self._core
@@ -122,7 +124,7 @@ class NatsPutting(NatsHandle):
             UnreachableError: no confirmation in time; the item may be stored or not.
         """
         core = self._open()
-        _check(timeout, ttl)
+        check_arguments(timeout, ttl)
         self._call(core.publisher.put(core.dumped((item,))[0], block, timeout, ttl))
 
     def put_nowait(self, item: Any) -> None:
@@ -138,7 +140,7 @@ class NatsPutting(NatsHandle):
         UnsupportedError for too many, or a server before 2.12.
         """
         core = self._open()
-        _check(timeout, ttl)
+        check_arguments(timeout, ttl)
         self._call(core.publisher.put_many(core.dumped(items), block, timeout, ttl))
 
     def put_many_as(self, ids: Sequence[str], items: Sequence[Any], timeout: float | None = None) -> None:
@@ -147,7 +149,7 @@ class NatsPutting(NatsHandle):
         After Full or UnreachableError the first of them may be stored; to do it again with the same ids is harmless.
         """
         core = self._open()
-        _check(timeout)
+        check_arguments(timeout)
         self._call(core.publisher.put_many_as(ids, core.dumped(items), timeout))
 
     def __bool__(self) -> bool:
@@ -244,113 +246,18 @@ class NatsGetting(NatsHandle):
 
     def _get(self, most: int, block: bool, timeout: float | None) -> list[Any]:
         core = self._open()
-        _check(timeout)
+        check_arguments(timeout)
         found: list[Any] = self._call(core.get(most, block, timeout))
         return found
 
     def _receive(self, most: int, block: bool, timeout: float | None) -> list[Message]:
         core = self._open()
-        _check(timeout)
+        check_arguments(timeout)
         found = self._call(core.receive(most, block, timeout))
         return [NatsMessage(core, self._call, delivery, value) for delivery, value in found]
 
 
-class NatsQueue(NatsGetting, NatsPutting):
-    """A work-queue stream with the API of `segq.Queue`."""
-
-    def task_done(self) -> NoReturn:
-        """UnsupportedError: the server keeps no account of what was got and not finished."""
-        self._cannot("task_done", "use receive and ack; what is not acknowledged counts as stored")
-
-    def join(self, timeout: float | None = None) -> NoReturn:  # noqa: ARG002  # the signature of the local one
-        """UnsupportedError: as `task_done`."""
-        self._cannot("join", "use receive and ack, and wait for stats().items to be 0")
-
-    def dead_letters(self) -> NatsQueue:
-        """The queue of what was rejected or handed out too often; made if there is none yet."""
-        core = self._open()
-        address = self._plan.address
-        of_dead = Address(
-            text=address.text,
-            scheme=address.scheme,
-            netloc=address.netloc,
-            path=f"{address.path.rstrip('/')}-dead",
-            settings={},
-        )
-        kept = {name: value for name, value in self._plan.given_as.items() if name in KEPT_BY_DEAD}
-        kept |= {"serializer": self._plan.serializer or core.settings.serializer, "replicas": core.settings.replicas}
-        return NatsQueue(Plan(of_dead, "queue", kept))
-
-
-class NatsTopic(NatsPutting):
-    """An interest (or limits) stream with the API of `segq.Topic`."""
-
-    def subscribe(self, label: str, start: str = "oldest", prefetch: int | None = None) -> NatsSubscription:
-        """A handle that gets the items of `label`; the first makes it, where `start` says, in one step with respect to puts."""
-        self._open()
-        if prefetch not in (None, 1):
-            self._cannot("prefetch", "what is handed ahead counts as a delivery there; use get_many or receive_many")
-        return NatsSubscription(self._plan, label, start)
-
-    def labels(self) -> list[str]:
-        """The labels there are, in the order of their text."""
-        found = self._call(self._open().stream.labels())
-        return [each["config"]["metadata"]["segq.label"] for each in found]
-
-    def remove_label(self, label: str) -> None:
-        """Removes a label and what only it held back. Raises KeyError if there is none."""
-        self._call(self._open().stream.remove_label(checked_label(label)))
-
-    def qsize(self) -> int:
-        """How many items are stored."""
-        return int(self._call(self._open().stored()))
-
-    def __len__(self) -> int:
-        return self.qsize()
-
-    def empty(self) -> bool:
-        """Whether nothing is stored just now."""
-        return self.qsize() == 0
-
-
-class NatsSubscription(NatsGetting):
-    """A durable consumer with the API of `segq.Subscription`."""
-
-    def __init__(self, plan: Plan, label: str, start: str = "oldest") -> None:
-        if start not in STARTS:
-            raise SettingsError(f"start must be one of {', '.join(map(repr, STARTS))}, not {start!r}")
-        self.label, self._start = checked_label(label), start
-        super().__init__(plan)
-
-    def _assemble(self, pool: Pool) -> Coroutine[Any, Any, Core]:
-        return Core.open_label(pool, self._plan, self.label, self._start)
-
-    def _more(self) -> dict[str, Any]:
-        return {"label": self.label, "_start": self._start}
-
-    def stats(self) -> LabelStats:
-        """How far the label is; `unknown` names the fields that this engine cannot tell."""
-        found: LabelStats = self._call(self._open().label_stats())
-        return found
-
-    @property
-    def lag(self) -> Lag:
-        """How far the label is behind, in items and in seconds."""
-        found = self.stats()
-        return Lag(found.lag, found.lag_seconds)
-
-    @property
-    def missed(self) -> int:
-        """0 where nothing can be missed; UnsupportedError for a topic with a time to live, or that drops its oldest."""
-        if self._open().can_lose:
-            self._cannot("missed", "the server does not count, by consumer, what it dropped before it was delivered")
-        return 0
-
-
-KEPT_BY_DEAD = {"user", "password", "token", "credentials", "nkey_seed", "tls", "tls_ca", "tls_cert", "tls_key", "tls_hostname", "patience", "connect_timeout", "serializer", "grace"}  # fmt: skip  # noqa: E501
-
-
-def _check(timeout: float | None, ttl: float | None = None) -> None:
+def check_arguments(timeout: float | None, ttl: float | None = None) -> None:
     if timeout is not None:
         check_timeout(timeout)
     if ttl is not None:
@@ -367,6 +274,14 @@ def _described(kind: type[NatsHandle], address: Address, of: str, settings: dict
     handle.__dict__.update(more)
     handle._describe(Plan(address, of, settings))  # noqa: SLF001
     return handle
+
+
+def _abandon(core: Core, process: int) -> None:
+    """A handle was dropped without `close`: no more signs of life, and what it held goes back. (A closed one closes again.)"""
+    if process == os.getpid() and not core.closed:
+        closing = asyncio.run_coroutine_threadsafe(core.close(), loop.of_process().loop)
+        _closing.add(closing)  # a loop keeps no task alive by itself
+        closing.add_done_callback(_closing.discard)
 
 
 def _after_fork_in_child() -> None:

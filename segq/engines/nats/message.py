@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from segq.engines.nats.delivery import Delivery
 from segq.engines.nats.reader import ACK
-from segq.errors import ReceiptError
+from segq.errors import ReceiptError, SettingsError
 from segq.message import Message
+from segq.settings import positive_seconds
 
 if TYPE_CHECKING:
     from segq.engines.nats.core import Core
@@ -39,7 +40,7 @@ class NatsMessage(Message):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the item was stored with: of a dead letter its `Segq-Reason`, `Segq-Deliveries`, `Segq-Died-At`."""
+        """What the item was stored with, its message id and time to live among them."""
         return dict(self._delivery.headers or {})
 
     @property
@@ -55,14 +56,18 @@ class NatsMessage(Message):
 
     def nack(self, *, delay: float = 0.0) -> None:
         """Gives the item back, to be handed out again after `delay` seconds. Raises ReceiptError, UnreachableError."""
+        if delay != 0.0:
+            positive_seconds("delay", delay)
         self._ours("given back")
         if not self._call(self._reader.nack(self._delivery, delay)):
             raise self._gone("given back")
 
     def reject(self, reason: str = "") -> None:
         """It is not to be handed out again: it goes to the dead letters. Raises ReceiptError, UnreachableError."""
+        if not isinstance(reason, str):
+            raise SettingsError(f"reason must be text, not {reason!r}; for an exception, str(error)")
         self._ours("rejected")
-        if not self._call(self._reader.bury(self._delivery, reason or "rejected")):
+        if not self._call(self._reader.bury(self._delivery, reason)):
             raise self._gone("rejected")
 
     def extend(self, seconds: float) -> None:
@@ -70,6 +75,11 @@ class NatsMessage(Message):
         self._ours("extended")
         if not self._call(self._reader.extend(self._delivery, seconds)):
             raise self._gone("extended")
+
+    def give_back_if_held(self) -> None:
+        """`nack`, if it was not settled and is still yours."""
+        if self._delivery.is_ours():
+            self._call(self._reader.nack(self._delivery))
 
     def __enter__(self) -> NatsMessage:
         return self
@@ -80,7 +90,7 @@ class NatsMessage(Message):
         if kind is None:
             self.ack()
         elif self._delivery.is_ours():
-            self._call(self._reader.nack(self._delivery, 0.0))
+            self._call(self._reader.nack(self._delivery, 0.0, f"{kind.__name__}: {error}"))
 
     @property
     def _reader(self) -> Any:

@@ -9,20 +9,22 @@ import asyncio
 import enum
 import json
 import math
+import secrets
 import time
-import uuid
 from collections.abc import Sequence
 
 from nats import errors as client_errors
 from nats.aio.msg import Msg
 
 from segq.engines.nats.connection import ANSWER_WAIT, NO_RESPONDERS, NOT_NOW
-from segq.engines.nats.stream import Stream
+from segq.engines.nats.stream import ATOMIC_SINCE, TTL_SINCE, WORKERS, Stream
 from segq.errors import Full, ItemTooLarge, QueueError, StorageError, UnsupportedError
 
 MOST_AT_ONCE = 1000  # items in an atomic publish: the server's limit
 IN_FLIGHT = 512  # confirmations awaited at a time by a server without atomic publishes
+_ROOM_COMES = 1.0  # seconds for which it is believed that room is on its way
 _LET_OUT = 100  # items
+_SLOWEST = 5 << 20  # bytes a second at least, of a large batch, before it is sent again
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05  # seconds between two looks whether there is room; nobody tells us
 
 _STORE_FAILED, _DUPLICATE, _TOO_LARGE = 10077, 10201, 10199
@@ -43,7 +45,7 @@ class Publisher:
 
     def __init__(self, stream: Stream, *, atomic: bool) -> None:
         self._stream, self._connection, self._atomic = stream, stream.connection, atomic
-        self._prefix, self._count = uuid.uuid4().hex, 0
+        self._prefix, self._count = secrets.token_urlsafe(12), 0  # short, as every item carries it
         self._patience = min(self._connection.login.patience, stream.settings.duplicate_window / 2)
 
     async def put(self, payload: bytes, block: bool, seconds: float | None, ttl: float | None) -> None:
@@ -67,7 +69,7 @@ class Publisher:
             return
         for start in range(0, len(payloads), step):
             part = payloads[start : start + step]
-            await self._store([self._next_id() for _ in part], part, headers, deadline)
+            await self._store(self._next_ids(len(part)), part, headers, deadline)
 
     async def put_many_as(self, ids: Sequence[str], payloads: Sequence[bytes], seconds: float | None) -> None:
         """Under ids that the caller gives, in order; what was stored under its id within the window is left out."""
@@ -82,14 +84,14 @@ class Publisher:
             for each, payload in zip(own, part, strict=True):  # some of them were: each for itself
                 await self._store([each], [payload], {}, deadline, given_ids=True)
 
-    async def put_one_as(self, identity: str, payload: bytes, headers: dict[str, str]) -> None:
-        """One item with headers of its own, under an id that the caller gives."""
+    async def put_one_as(self, identity: str, payload: bytes) -> None:
+        """One item, under an id that the caller gives."""
         self._check((payload,))
-        await self._store([identity], [payload], headers, math.inf, given_ids=True)
+        await self._store([identity], [payload], {}, math.inf, given_ids=True)
 
     @property
     def _has_atomic(self) -> bool:
-        return self._connection.version >= (2, 12)
+        return self._connection.version >= ATOMIC_SINCE
 
     def _refuse_what_cannot_be_one(self, count: int) -> None:
         capacity = self._stream.settings.capacity
@@ -97,7 +99,7 @@ class Publisher:
             raise ItemTooLarge(f"{count} items can never fit a capacity of {capacity}; put them in smaller batches")
         if count > 1 and not self._has_atomic:
             raise UnsupportedError(
-                f"{self._stream.shown}: put_many as one write, all or nothing, needs NATS 2.12 or later; connect with"
+                f"{self._stream.shown}: put_many as one write, all or nothing, needs NATS 2.12.2 or later; connect with"
                 " atomic=False to have the items stored one after the other"
             )
         if count > MOST_AT_ONCE:
@@ -120,10 +122,15 @@ class Publisher:
         self._count += 1
         return f"{self._prefix}-{self._count}"
 
+    def _next_ids(self, count: int) -> list[str]:
+        begin, prefix = self._count + 1, self._prefix
+        self._count += count
+        return [f"{prefix}-{number}" for number in range(begin, begin + count)]
+
     def _headers(self, ttl: float | None) -> dict[str, str]:
         if ttl is None:
             return {}
-        if self._connection.version < (2, 11):
+        if self._connection.version < TTL_SINCE:
             raise UnsupportedError(f"{self._stream.shown}: a time to live of single items needs NATS 2.11 or later")
         return {"Nats-TTL": f"{max(1, math.ceil(ttl))}s", "Segq-Ttl": str(int(ttl * 1000))}
 
@@ -139,6 +146,7 @@ class Publisher:
         """
         sure = True
         given_up = time.monotonic() + self._patience
+        hoped = max(time.monotonic(), deadline) + _ROOM_COMES
         pause = _FIRST_PAUSE
         while True:
             if not await self._connection.connected(given_up):
@@ -151,10 +159,11 @@ class Publisher:
                     return not (given_ids and len(ids) > 1)
                 case Outcome.FULL:
                     given_up = time.monotonic() + self._patience
-                    if time.monotonic() + pause > deadline:
+                    late = time.monotonic() + pause > deadline
+                    if late and (time.monotonic() > hoped or not await self._room_is_coming(len(ids))):
                         raise Full(f"{self._stream.shown}: no room", path=self._stream.shown)
                     if sure and not given_ids:
-                        ids = [self._next_id() for _ in ids]  # no server has to remember that it refused these
+                        ids = self._next_ids(len(ids))  # no server has to remember that it refused these
                 case Outcome.UNKNOWN:
                     sure = False
             if time.monotonic() + pause > given_up:
@@ -162,20 +171,26 @@ class Publisher:
             await asyncio.sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 2)
 
+    async def _room_is_coming(self, count: int) -> bool:
+        """A replicated stream counts what was acknowledged for some milliseconds more; its consumer knows better."""
+        settings = self._stream.settings
+        if settings.capacity is None or settings.replicas == 1 or self._stream.kind != "queue":
+            return False
+        consumer = await self._stream.consumer(WORKERS)
+        return consumer is not None and consumer["num_pending"] + consumer["num_ack_pending"] + count <= settings.capacity
+
     async def _attempt(self, ids: Sequence[str], payloads: Sequence[bytes], headers: dict[str, str]) -> Outcome:
         subject, connection = self._stream.subject, self._connection
         if len(ids) == 1:
             return self._read(await connection.ask(subject, payloads[0], {"Nats-Msg-Id": ids[0], **headers}))
-        batch = uuid.uuid4().hex
+        batch = self._next_id()
         epoch = connection.epoch
         first, first_said = connection.expect()  # a refusal is said here, a beginning confirmed
-        reply = first
+        reply, send = first, connection.send
         try:
-            for number in range(1, len(ids)):
-                each = {"Nats-Msg-Id": ids[number - 1], "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-                if headers:
-                    each |= headers
-                await connection.send(subject, payloads[number - 1], reply, each)
+            for number, (identity, payload) in enumerate(zip(ids[:-1], payloads, strict=False), 1):
+                each = {"Nats-Msg-Id": identity, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number), **headers}
+                await send(subject, payload, reply, each)
                 reply = ""
                 if not number % _LET_OUT:
                     await asyncio.sleep(0)  # what is buffered goes out, and the server works while we go on
@@ -185,7 +200,8 @@ class Publisher:
                 "Nats-Batch-Sequence": str(len(ids)),
                 "Nats-Batch-Commit": "1",
             }
-            answer = self._read(await connection.ask(subject, payloads[-1], {**last, **headers}))
+            within = ANSWER_WAIT + sum(map(len, payloads)) / _SLOWEST
+            answer = self._read(await connection.ask(subject, payloads[-1], {**last, **headers}, within=within))
         except (client_errors.Error, OSError):
             return Outcome.UNKNOWN
         finally:
@@ -224,7 +240,7 @@ class Publisher:
         step = 1 if self._stream.settings.capacity else IN_FLIGHT
         for start in range(0, len(payloads), step):
             part = payloads[start : start + step]
-            ids = [self._next_id() for _ in part]
+            ids = self._next_ids(len(part))
             waiting = [self._connection.expect() for _ in part]
             try:
                 async with asyncio.timeout(ANSWER_WAIT * 2):

@@ -19,6 +19,7 @@ from typing import Any
 from nats import errors as client_errors
 from nats.aio.msg import Msg
 
+from segq.claims import spent_reason
 from segq.engines.nats.channel import Channel
 from segq.engines.nats.connection import NO_RESPONDERS
 from segq.engines.nats.delivery import Delivery
@@ -31,6 +32,7 @@ log = logging.getLogger("segq")
 ACK, NAK, PROGRESS, TERM = b"+ACK", b"-NAK", b"+WPI", b"+TERM"
 SLICE = 5.0  # seconds a request waits at the server: what a dead leader forgot is asked for again after so long
 STRAY_SECONDS = 0.05  # what nobody asked for any more goes back after so long
+_SILENT = 3  # times that a server which is there leaves a verdict unanswered, until we understand that it will not answer
 MOST_AT_ONCE = 1000  # messages asked for in one request
 
 _SETTLED, _CONFLICT = ("404", "408"), "409"
@@ -49,7 +51,7 @@ class Reader:
         self._hands: set[Delivery] = set()
         self._ack_wait = stream.settings.ack_wait
         self._keeper: asyncio.Task[None] | None = None
-        self._graveyard = Graveyard(stream)
+        self._graveyard = Graveyard(stream, label)
 
     # --- taking ---
 
@@ -128,7 +130,7 @@ class Reader:
             if expires is not None and now >= expires:
                 await self._send(delivery.reply, TERM)
             elif settings.max_deliveries is not None and delivery.deliveries > settings.max_deliveries:
-                await self.bury(delivery, f"handed out {settings.max_deliveries} times and never acknowledged")
+                await self.bury(delivery, spent_reason(settings.max_deliveries))
             else:
                 admitted.append(delivery)
         self._hands.update(admitted)
@@ -173,19 +175,27 @@ class Reader:
         """Says the verdict on each and waits until the server has it; returns those that were not ours any more.
 
         One connection, one leader, one queue between them: when the last is confirmed all before it have been heard, unless the
-        connection was lost meanwhile; then all are said again. Raises UnreachableError.
+        connection was lost meanwhile; then all are said again. A server that was killed may have forgotten that it delivered
+        something: it does not answer for that, and will deliver it again, so that it is lost to us. Raises UnreachableError.
         """
         lost = [each for each in deliveries if not each.is_ours()]
         ours = [each for each in deliveries if each.is_ours()]
         given_up = time.monotonic() + self._connection.login.patience
+        silent = 0
         while ours:
+            epoch = self._connection.epoch
             if await self._say(ours, verdict):
                 for each in ours:
                     each.settled = True
                     self._hands.discard(each)
                 break
-            late = [each for each in ours if not each.is_ours()]
-            lost += late
+            silent = silent + 1 if epoch == self._connection.epoch and self._connection.down_since is None else 0
+            if silent == _SILENT:
+                lost += ours
+                for each in ours:
+                    each.until = 0.0
+                break
+            lost += [each for each in ours if not each.is_ours()]
             ours = [each for each in ours if each.is_ours()]
             if ours and not await self._connection.connected(given_up):
                 raise self._connection.unreachable("; what was to be settled may be handed out again")
@@ -207,11 +217,11 @@ class Reader:
         with contextlib.suppress(client_errors.Error, OSError):  # then the item comes again, as after a death
             await self._connection.send(subject, payload)
 
-    async def nack(self, delivery: Delivery, delay: float) -> bool:
+    async def nack(self, delivery: Delivery, delay: float = 0.0, reason: str = "") -> bool:
         """False if it is not ours. What has been handed out often enough goes to the dead letters instead."""
         most = self.stream.settings.max_deliveries
         if most is not None and delivery.deliveries >= most:
-            return await self.bury(delivery, f"given back after delivery {delivery.deliveries} of {most}")
+            return await self.bury(delivery, spent_reason(delivery.deliveries, reason))
         payload = NAK + (b" " + json.dumps({"delay": int(delay * 1e9)}).encode() if delay else b"")
         return not await self.settle([delivery], payload)
 

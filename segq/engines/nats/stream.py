@@ -31,6 +31,9 @@ _NANO = 1_000_000_000
 _STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _PLAIN_LABEL = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
+SINCE, TTL_SINCE = (2, 10, 0), (2, 11, 0)  # metadata of streams; a time to live of single items
+ATOMIC_SINCE = (2, 12, 2)  # with message ids: 2.12.0 refuses those in a batch
+
 NOT_FOUND = {10059, 10014}  # no such stream, no such consumer
 TAKEN = {10058, 10148, 10013, 10105}  # the name is in use, by a stream or a consumer of another configuration
 
@@ -51,7 +54,6 @@ class NatsSettings(Settings):
     stream_bytes: int | None = None
     grace: float = GRACE
     duplicate_window: float = DUPLICATE_WINDOW
-    max_deliveries: int | None = None
 
     @property
     def ack_wait(self) -> float:
@@ -97,7 +99,6 @@ def checked_settings(kind: str, given: dict[str, Any], serializer: str | Seriali
 _CHECKS: dict[str, Any] = {
     "replicas": whole_number,
     "stream_bytes": whole_number,
-    "max_deliveries": whole_number,
     "grace": positive_seconds,
     "duplicate_window": positive_seconds,
 }
@@ -140,6 +141,10 @@ class Stream:
     @classmethod
     async def open(cls, connection: Connection, name: str, kind: str, given: dict[str, Any], *, create: bool) -> Stream:
         """The stream, created if need be. Raises NotAQueueError, SettingsConflict, FormatVersionError."""
+        if connection.version < SINCE:
+            raise UnsupportedError(
+                f"{connection.login.shown}: segq needs NATS 2.10 or later, to keep its settings with the stream"
+            )
         info = await _info(connection, name)
         if info is None:
             if not create:
@@ -177,7 +182,10 @@ class Stream:
                 f'{self.shown} is a {self.kind}, not a {kind}; connect with kind="{self.kind}"', path=self.shown
             )
         for name, value in given.items():
-            if (kept := getattr(self.settings, name)) != value:
+            kept = getattr(self.settings, name)
+            if name == "max_deliveries" and kept is None:  # asked of this handle; the stream itself has no opinion
+                self.settings = dataclasses.replace(self.settings, max_deliveries=value)
+            elif kept != value:
                 raise SettingsConflict(
                     f"{self.shown} was created with {name}={kept!r}, not {value!r}; leave {name} out to use it as it is,"
                     " or create another",
@@ -313,8 +321,8 @@ def _config(connection: Connection, name: str, kind: str, settings: NatsSettings
         "discard": "old" if settings.droppable else "new",
         "storage": "file",
         "num_replicas": settings.replicas,
-        "allow_msg_ttl": connection.version >= (2, 11),
-        "allow_atomic": connection.version >= (2, 12),
+        "allow_msg_ttl": connection.version >= TTL_SINCE,
+        "allow_atomic": connection.version >= ATOMIC_SINCE,
         "metadata": {"segq.version": VERSION, "segq.kind": kind, "segq.settings": json.dumps(stored)},
     }
 
