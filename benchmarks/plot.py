@@ -47,7 +47,7 @@ def promise(label: str, survives: str) -> Promise:
         return OURS
     if "not a queue" in survives:
         return NO_QUEUE
-    return LOSES if survives.startswith(("nothing", "batches")) else KEEPS
+    return LOSES if survives.startswith(("nothing", "batches", "what was committed")) else KEEPS
 
 
 def draw(

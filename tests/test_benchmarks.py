@@ -414,6 +414,7 @@ def test_a_picture_is_drawn_of_each_workload_and_of_all_targets(record: dict[str
         ("segq, acked", "every item whose put returned", plot.OURS),
         ("faster-fifo", "nothing: items are in memory", plot.LOSES),
         ("turbo-queue", "batches that were full; not the one being filled", plot.LOSES),
+        ("persist-queue, file, bulk", "what was committed, in one process", plot.LOSES),
         ("litequeue", "every item whose put returned", plot.KEEPS),
         ("plain write", "bytes, but not a queue", plot.NO_QUEUE),
     ],
