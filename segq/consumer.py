@@ -15,22 +15,21 @@ from typing import Any
 
 from segq import rescue
 from segq.burial import Burial
+from segq.caretaker import Caretaker
 from segq.catalog import Catalog
 from segq.claimer import Claimer
 from segq.claims import MOST_AT_ONCE, Claimant, ClaimedItems, Pace
 from segq.errors import ClosedError, DamagedError, Empty, ShutDown, StorageError
 from segq.failpoints import ARMED, reach
-from segq.format import DONE, HANDED, IndexWord, OwnerWord, SegmentName, State
-from segq.index import EVERYBODY, LOOK_AGAIN, Bell
+from segq.format import DONE, HANDED, IndexWord, OwnerWord, SegmentName
+from segq.index import EVERYBODY, Bell
 from segq.keeper import HOLD_SECONDS, Keeper
-from segq.ledger_view import monotonic_ms
 from segq.message import Message
 from segq.process import Owner
 from segq.settings import Settings
 from segq.shelf import Shelf
 
 _ROOM_SLEEPERS, _SHUTDOWN = int(IndexWord.ROOM_SLEEPERS), int(IndexWord.SHUTDOWN)
-LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
 _HANDED_STATE, _DONE_STATE = HANDED[0], DONE[0]
 _VAIN = 1000  # looks in a row that promised something and claims that got nothing: a damaged ledger contradicts itself
 
@@ -58,18 +57,16 @@ class Consumer:
         self._by = Claimant(
             owner, catalog.index, bell, settings, weakref.WeakMethod(self._settled), weakref.WeakMethod(self._reject)
         )
-        self._alarm, self._alarm_words, self._alarm_at = self._by.alarm, bell.words, bell.alarm
         self._burial = burial
         self._pace = Pace(prefetch)
         self._shelf = Shelf(catalog, owner)
         self._shelf.oldest_first = oldest_first
+        self._caretaker = Caretaker(catalog, self._shelf, self._by, burial)
         self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings, loads, burial)
         #: what removes finished segments; None: whoever comes
         self.elsewhere: Callable[[Callable[[], None]], None] | None = None
         self._gets_total = 0  # items handed out by get, all of the finished claims
-        self._looked_after = 0.0
         self._vain = 0
-        self._look_after_every = LOOK_AFTER if settings.lease is None else min(LOOK_AFTER, settings.lease / 10)
         self._nothing = self._claimed = ClaimedItems.nothing()
         keeper.add(self)
 
@@ -298,10 +295,9 @@ class Consumer:
             self._retire_if_over(claimed)
 
     def _claim_next(self, count: int) -> ClaimedItems | None:
-        if time.monotonic() - self._looked_after > 2 * self._look_after_every:  # busy all the time; else before sleeping
-            self.look_after_others()
-        if self._alarm_words[self._alarm_at] and self._alarm.rings():
-            self._free_due()
+        if self._caretaker.is_late():  # busy all the time; else before sleeping
+            self._caretaker.look_after_others()
+        self._caretaker.see_to_the_alarm()
         fresh = self._claimer.next(count)
         if fresh is not None:
             self._vain = 0
@@ -329,15 +325,14 @@ class Consumer:
         """Whether taking what comes next opens nothing: some ten microseconds. `ahead`: one item that is claimed will do."""
         if ahead and self._claimed.left:
             return True
-        if time.monotonic() - self._looked_after > 2 * self._look_after_every:
+        if self._caretaker.is_late():
             return False  # others are to be looked after first
         with self._lock:
             return self._claimer.at_ease() if ahead else self._shelf.at_ease()
 
     def pause(self) -> float:
         """How many seconds one who waits may sleep before it has to look after others, or for what is due."""
-        left = LOOK_AGAIN if self._lease is None else min(LOOK_AGAIN, max(0.01, self._lease / 10))
-        return left if (due_in := self._alarm.left()) is None else min(left, due_in)
+        return self._caretaker.pause()
 
     def has_ahead(self) -> bool:
         """Whether the next item is claimed already."""
@@ -372,11 +367,13 @@ class Consumer:
             raise Empty(f"{self._catalog.queue} stayed empty", path=self._catalog.queue)
         left = self.pause()
         if left <= 0:
-            self._see_to_the_alarm()
+            with self._lock:
+                if not self._by.closed:
+                    self._caretaker.see_to_the_alarm()
             return
         if deadline is not None:
             left = min(left, max(0.0, deadline - time.monotonic()))
-        if time.monotonic() - self._looked_after > self._look_after_every:
+        if self._caretaker.is_due():
             self.look_after_others()
         bell.sleep(heard, left)
 
@@ -386,56 +383,10 @@ class Consumer:
             return self._shelf.something_free()
 
     def look_after_others(self) -> None:
-        """What some handle does now and then on behalf of all: leases that ran out, the dead, segments left complete."""
+        """What some handle does now and then on behalf of all."""
         with self._lock:
-            if self._by.closed:
-                return
-            self._looked_after = time.monotonic()
-            if self._lease is not None:
-                self._expire()
-            self._free_due()
-            if self._index.turn_to_rescue():
-                self._catalog.look_again()
-                if rescue.rescue(self._catalog, self._slot):
-                    self._burial.rescue()
-                if self._catalog.labelled:
-                    self._catalog.tidy()
-                for name in list(self._catalog.names()):
-                    view = self._shelf.view(name) if name.state is not State.READY else None
-                    if view is not None and name.state is State.CHOSEN:
-                        self._shelf.retire_if_complete(view)
-                    elif view is not None and not view.ledger.owner:  # its producer could not seal it when it closed
-                        with self._catalog.structure:
-                            rescue.rescue_orphans(self._catalog)
-
-    def _expire(self) -> None:
-        now, freed = time.monotonic(), 0
-        for name in list(self._catalog.names()):
-            if name.state is not State.READY and (view := self._shelf.view(name)) is not None:
-                freed += view.ledger.expire(now)
-        if freed:
-            self._index.add(IndexWord.REDELIVERED, freed)
-            self._bell.ring()
-
-    def _see_to_the_alarm(self) -> None:
-        with self._lock:
-            if not self._by.closed and self._alarm.rings():
-                self._free_due()
-
-    def _free_due(self) -> None:
-        """Frees what was given back for later and is due, and has the alarm set to what comes next."""
-        now, freed, following = monotonic_ms(), 0, 0
-        for name in list(self._catalog.names()):
-            if name.state is State.READY or (view := self._shelf.view(name)) is None or not view.ledger.due:
-                continue
-            if view.ledger.due <= now:
-                freed += view.ledger.free_due(now)
-            if due := view.ledger.due:
-                following = min(following or due, due)
-        if following:
-            self._alarm.set(following)
-        if freed:
-            self._bell.ring(freed)
+            if not self._by.closed:
+                self._caretaker.look_after_others()
 
     # --- giving up ---
 

@@ -94,7 +94,12 @@ class _Reading:
         )  # fmt: skip
 
     def _queue(self, name: str, table: _Table, base: str) -> QueuePlan:
-        path = os.path.normpath(os.path.join(base, table.text("path", name)))
+        text = table.text("path", name)
+        if "://" in text:
+            raise table.error(
+                f"path = {text!r}: a pipeline's queues are directories; `segq bridge` takes items to other engines"
+            )
+        path = os.path.normpath(os.path.join(base, text))
         topic = table.flag("topic")
         return QueuePlan(name=name, path=path, is_topic=topic, settings=table.rest())
 

@@ -117,6 +117,7 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
         (('from = "done"', 'from = "dnoe"'), r"\[sinks.keep\]: from = 'dnoe': there is no \[queues.dnoe\]"),
         (('from = "done"', ""), "from is missing"),
         (("processes = 2", "processes = -1"), "number of processes"),
+        (('path = "elsewhere/done"', 'path = "nats://host/done"'), "queues are directories"),
         (("processes = 2", 'label = "x"'), "only topics have labels"),
         (("[queues.raw]", "[queues.raw]\ntopic = true"), "say of which label"),
         (("[sinks.keep]", "[sinks.square]"), "two stages are called 'square'"),

@@ -66,6 +66,17 @@ def consuming(victim: Victim) -> None:
     victim.report.nack(message)
 
 
+def failing(victim: Victim) -> None:
+    """Puts items off for a moment, and gives items up, of a sealed segment and of its own live one."""
+    victim.put(3)
+    for message in victim.report.receive(victim.queue, 4, timeout=5):
+        victim.report.nack(message, delay=0.002)
+    for message in victim.report.receive(victim.queue, 3, timeout=5):
+        victim.report.reject(message)
+    for message in victim.report.receive(victim.queue, 30, timeout=5):
+        victim.report.ack(message)
+
+
 def rescuing(victim: Victim) -> None:
     """Has found a dead process's segment and claims on opening; takes a few of its items."""
     for message in victim.report.receive(victim.queue, 3, timeout=5):
@@ -73,12 +84,12 @@ def rescuing(victim: Victim) -> None:
     victim.put(2)
 
 
-SCENARIOS: dict[str, Callable[[Victim], None]] = {f.__name__: f for f in (producing, consuming, rescuing)}
+SCENARIOS: dict[str, Callable[[Victim], None]] = {f.__name__: f for f in (producing, consuming, failing, rescuing)}
 
 
 def before(scenario: str, victim: Victim) -> None:
     """What a process that came before did, in the same directory."""
-    if scenario == "consuming":
+    if scenario in ("consuming", "failing"):
         victim.put(9)
         victim.put_many(9)
         victim.put(9)

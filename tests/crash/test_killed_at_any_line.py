@@ -11,7 +11,7 @@ import pytest
 from accounts import ROOT
 
 SWEEP = Path(__file__).with_name("any_line.py")
-SCENARIOS = ("producing", "consuming", "rescuing")
+SCENARIOS = ("producing", "consuming", "failing", "rescuing")
 MINUTES = 60.0
 
 

@@ -32,7 +32,7 @@ LAYERS = [
         "journal",
     ],
     ["catalog", "topic_catalog", "label_catalog"],
-    ["loading", "view", "rescue", "burial", "claims", "shelf", "claimer", "stats", "keeper", "tidier", "place"],
+    ["loading", "view", "rescue", "burial", "claims", "shelf", "claimer", "caretaker", "stats", "keeper", "tidier", "place"],
     ["producer", "consumer"],
     ["handle", "putting", "getting", "dead", "subscription"],
     ["queue", "topic", "examination", "repair", "check", "salvage"],

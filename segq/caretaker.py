@@ -1,0 +1,93 @@
+"""What a consumer does now and then on behalf of all: leases that ran out, items that are due, the dead, segments left over."""
+
+from __future__ import annotations
+
+import time
+
+from segq import rescue
+from segq.burial import Burial
+from segq.catalog import Catalog
+from segq.claims import Claimant
+from segq.format import IndexWord, State
+from segq.index import LOOK_AGAIN
+from segq.ledger_view import monotonic_ms
+from segq.shelf import Shelf
+
+LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
+
+
+class Caretaker:
+    """Used under the consumer's lock only, `pause` and the questions for the time excepted."""
+
+    __slots__ = ("_alarm", "_bell", "_burial", "_catalog", "_every", "_index", "_lease", "_looked_after", "_shelf", "_slot")
+
+    def __init__(self, catalog: Catalog, shelf: Shelf, by: Claimant, burial: Burial) -> None:
+        self._catalog, self._index, self._shelf, self._burial = catalog, catalog.index, shelf, burial
+        self._bell, self._alarm, self._slot, self._lease = by.bell, by.alarm, by.slot, by.lease
+        self._looked_after = 0.0
+        self._every = LOOK_AFTER if by.lease is None else min(LOOK_AFTER, by.lease / 10)
+
+    def is_due(self) -> bool:
+        """Whether one who is about to sleep should look after others first."""
+        return time.monotonic() - self._looked_after > self._every
+
+    def is_late(self) -> bool:
+        """Whether even one who is busy should."""
+        return time.monotonic() - self._looked_after > 2 * self._every
+
+    def pause(self) -> float:
+        """How many seconds one who waits may sleep before it has to look after others, or for what is due (0 or less: now)."""
+        left = LOOK_AGAIN if self._lease is None else min(LOOK_AGAIN, max(0.01, self._lease / 10))
+        return left if (due_in := self._alarm.left()) is None else min(left, due_in)
+
+    def look_after_others(self) -> None:
+        self._looked_after = time.monotonic()
+        if self._lease is not None:
+            self._expire()
+        self._free_due()
+        if self._index.turn_to_rescue():
+            self._catalog.look_again()
+            if rescue.rescue(self._catalog, self._slot):
+                self._burial.rescue()
+            if self._catalog.labelled:
+                self._catalog.tidy()
+            self._clear_away()
+
+    def see_to_the_alarm(self) -> None:
+        """Frees what was given back for later, if the time of the first has come."""
+        if self._alarm.rings():
+            self._free_due()
+
+    def _clear_away(self) -> None:
+        """Segments that somebody left complete, or could not seal."""
+        for name in list(self._catalog.names()):
+            view = self._shelf.view(name) if name.state is not State.READY else None
+            if view is not None and name.state is State.CHOSEN:
+                self._shelf.retire_if_complete(view)
+            elif view is not None and not view.ledger.owner:  # its producer could not seal it when it closed
+                with self._catalog.structure:
+                    rescue.rescue_orphans(self._catalog)
+
+    def _expire(self) -> None:
+        now, freed = time.monotonic(), 0
+        for name in list(self._catalog.names()):
+            if name.state is not State.READY and (view := self._shelf.view(name)) is not None:
+                freed += view.ledger.expire(now)
+        if freed:
+            self._index.add(IndexWord.REDELIVERED, freed)
+            self._bell.ring()
+
+    def _free_due(self) -> None:
+        """Frees what was given back for later and is due, and has the alarm set to what comes next."""
+        now, freed, following = monotonic_ms(), 0, 0
+        for name in list(self._catalog.names()):
+            if name.state is State.READY or (view := self._shelf.view(name)) is None or not view.ledger.due:
+                continue
+            if view.ledger.due <= now:
+                freed += view.ledger.free_due(now)
+            if due := view.ledger.due:
+                following = min(following or due, due)
+        if following:
+            self._alarm.set(following)
+        if freed:
+            self._bell.ring(freed)
