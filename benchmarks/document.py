@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks import plot
 from benchmarks.metric import METRICS
+from benchmarks.programme import WORKLOADS
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, SECTIONS = DOCS / "benchmarks.md", DOCS / "benchmarks.d"
@@ -23,10 +24,12 @@ NOT_SHOWN = ("--json", "--dir")
 
 
 def merged(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The workloads of all runs, the later ones' where several have one."""
+    """The workloads of all runs in the programme's order; the later ones' where several have one."""
     together: dict[str, Any] = {}
     for run in runs:
         together |= run["workloads"]
+    known = [name for name in WORKLOADS if name in together]
+    together = {name: together[name] for name in dict.fromkeys((*known, *together))}
     return {**runs[-1], "workloads": together, "failed": any(run.get("failed") for run in runs)}
 
 

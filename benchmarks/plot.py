@@ -7,6 +7,7 @@ white as from black.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ INK = "#737b87"
 TARGETS, LATENCIES = "targets", "latency-by-rate"
 """Names of the pictures that are of more than one workload."""
 WIDTH = 8.0
+LINE = 105
+"""Inches, and the letters of a title that are as long."""
 LINES = ("#2f81f7", "#d9822b", "#8957e5", "#57a05a", "#c2588a")
 
 
@@ -44,7 +47,7 @@ def promise(label: str, survives: str) -> Promise:
         return OURS
     if "not a queue" in survives:
         return NO_QUEUE
-    return LOSES if survives.startswith(("nothing", "batches")) else KEEPS
+    return LOSES if survives.startswith(("nothing", "batches", "what was committed")) else KEEPS
 
 
 def draw(
@@ -125,7 +128,8 @@ def _bars(name: str, workload: Mapping[str, Any], entrants: Mapping[str, Any]) -
     for place, each in enumerate(summaries):
         axes.annotate(metric.show(each["median"]), (each["high"], place), (5, 0), textcoords="offset points", va="center")
     axes.margins(x=0.16)
-    _finish(axes, f"{name}: {workload['title']}")
+    _finish(axes)
+    figure.suptitle(textwrap.fill(f"{name}: {workload['title']}", LINE), x=0.01, ha="left", fontsize=9)
     kinds = list(dict.fromkeys(promises))
     if len(kinds) > 1:
         from matplotlib.patches import Patch
@@ -195,6 +199,6 @@ def _times_better(target: Mapping[str, Any]) -> float:
     return min(max(times, 0.01), 100)
 
 
-def _finish(axes: Any, title: str) -> None:
+def _finish(axes: Any, title: str = "") -> None:
     axes.set_title(title, fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)

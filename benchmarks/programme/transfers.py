@@ -120,7 +120,7 @@ WORKLOADS: tuple[Workload, ...] = (
         payload=SMALL,
         few=True,
         entrants=(*_crowd(SEGQ, segq), *_crowd(PEER, peer), *_crowd(FASTER_FIFO, *others([FASTER_FIFO]))),
-        items=lambda scale: scale.single // 2,
+        items=_singles,
         targets=at_least(0.8, f"{SEGQ}, 2x2", of=f"{SEGQ}, 16x16"),
     ),
     Transfer(
