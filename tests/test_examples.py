@@ -14,9 +14,9 @@ from cli_command import PATIENCE, ROOT, environment
 EXAMPLES = ROOT / "examples"
 
 
-def run(name: str, *arguments: object) -> str:
+def run(name: str, *arguments: object, patience: float = PATIENCE) -> str:
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=PATIENCE, env=environment()).stdout
+    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=patience, env=environment()).stdout
 
 
 def test_every_example_has_a_test_and_says_how_to_run_it() -> None:
@@ -83,7 +83,7 @@ def test_nothing_is_lost_when_one_of_three_nodes_dies() -> None:
     pytest.importorskip("nats", reason="needs nats-py: pip install 'segq[nats]'")
     if nats_server.binary() is None:
         pytest.skip("there is no nats-server on this machine (.ci/nats-server installs one)")
-    shown = run("three_nodes.py", "--server", nats_server.binary()).splitlines()
+    shown = run("three_nodes.py", "--server", nats_server.binary(), patience=4 * PATIENCE).splitlines()
     assert any(re.fullmatch(r"node \d is killed, \d+ orders are done", line) for line in shown)
     assert shown[-1] == "1000 of 1000 orders are done, 0 are left"
 

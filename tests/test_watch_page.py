@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accounts import until
 from cli_command import PATIENCE, SEGQ, environment
 
 import segq
@@ -79,13 +80,19 @@ def told(port: int, wanted: Callable[[str, Any], bool]) -> Any:
         connection.close()
 
 
+def history(port: int) -> Any:
+    """What the page is told first."""
+    return told(port, lambda kind, _: kind == "history")
+
+
 def test_looks_come_as_they_are_made_and_begin_with_what_was(queue_path: str) -> None:
     with served(queue_path) as port:
         assert told(port, lambda kind, seen: kind == "look" and seen["state"] == "missing")
         with segq.Queue(queue_path) as q:
             q.put_many(range(7))
             assert told(port, lambda kind, seen: kind == "look" and seen["items"] == 7)
-        past = told(port, lambda kind, _: kind == "history")
+            until(lambda: history(port)["points"], PATIENCE, "what was looked at becomes history")
+        past = history(port)
         assert past["points"][-1]["items"] == 7
         assert past["last"]["path"] == queue_path
         assert [event["text"] for event in past["events"]] == ["the queue is there"]
