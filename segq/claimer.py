@@ -53,8 +53,12 @@ class Claimer:
             claimed = self._claim_in(view, count)
             if claimed is not None:
                 return claimed
-        self._turn_began = now
-        for name in shelf.heads(self._by.slot):
+        if now - self._turn_began < _TURN_SECONDS:
+            heads = shelf.easy_first(shelf.heads(self._by.slot))
+        else:
+            self._turn_began = now
+            heads = shelf.heads(self._by.slot)
+        for name in heads:
             view = shelf.view(name)
             claimed = self._claim_in(view, count) if view is not None else None
             if view is not None and claimed is not None:

@@ -112,6 +112,13 @@ class Shelf:
             turn = next((i for i, name in enumerate(heads) if name.stamp > stamp), 0)
         return heads[turn:] + heads[:turn]
 
+    def easy_first(self, heads: list[SegmentName]) -> list[SegmentName]:
+        """Those before the others whose next items can be read without opening anything: a reader takes milliseconds."""
+        if self.oldest_first:
+            return heads
+        easy = [name for name in heads if (view := self._views.get(name.identity)) is not None and view.at_hand()]
+        return [*easy, *(name for name in heads if name not in easy)] if easy else heads
+
     def heads_its_lineage(self, view: SegmentView) -> bool:
         """Whether no older segment of the same producer has items free again (given back by somebody).
 
