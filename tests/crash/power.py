@@ -114,8 +114,9 @@ class Moment:
 class Recorder(Tracer):
     """Keeps the history of everything below `root`. `reports`: where the victim's reports are."""
 
-    def __init__(self, root: Path, reports: Path) -> None:
-        self.root, self.reports = root, reports
+    def __init__(self, root: Path, reports: Path, *, unread: frozenset[str] = frozenset()) -> None:
+        """`unread`: names of files that nobody reads, and that are left out."""
+        self.root, self.reports, self.unread = root, reports, unread
         self.moments: list[Moment] = []
         self.calls: Counter[str] = Counter()
         self._pages: dict[bytes, bytes] = {}
@@ -179,7 +180,7 @@ class Recorder(Tracer):
         try:
             number = self._hold(path)
             entries: dict[str, int] = {}
-            for name in sorted(os.listdir(path)):
+            for name in sorted(set(os.listdir(path)) - self.unread):
                 place = os.path.join(path, name)
                 status = os.lstat(place)
                 entries[name] = status.st_ino

@@ -19,6 +19,7 @@ from tracing import why_not_asked
 EVERY = Path(__file__).with_name("every_call.py")
 SWEEP = Path(__file__).with_name("syscalls.py")
 MINUTES = 60.0
+EVERY_ONE = 0
 
 
 def sweep(place: Path, *arguments: object, minutes: float = 2) -> None:
@@ -67,7 +68,7 @@ def test_a_kill_between_two_calls_loses_nothing(in_memory: Path, work: str, dura
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("durability", ["process", "power"])
+@pytest.mark.parametrize(("durability", "count"), [("process", EVERY_ONE), ("power", 400)])
 @pytest.mark.parametrize("work", ["queue", "topic"])
-def test_a_kill_between_any_two_calls_loses_nothing(in_memory: Path, work: str, durability: str) -> None:
-    survive_each(in_memory, work, durability, 0)
+def test_a_kill_between_any_two_calls_loses_nothing(in_memory: Path, work: str, durability: str, count: int) -> None:
+    survive_each(in_memory, work, durability, count)
