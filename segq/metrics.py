@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from segq.errors import SettingsError
+from segq.watch import watcher_of
 from segq.watch.snapshot import OPEN, LabelView, ProcessView, Snapshot
-from segq.watch.watcher import Watcher
 
 try:
     from prometheus_client import CollectorRegistry, start_http_server
@@ -77,7 +77,7 @@ _ROLES: dict[str, Callable[[ProcessView], bool]] = {
 
 
 class Collector(PrometheusCollector):
-    """The figures of these queues (or topics), looked up when they are asked for. Threads may share it.
+    """The figures of these queues (or topics; paths or addresses), looked up when they are asked for. Threads may share it.
 
     Puts and acknowledgements are told by looking: of a handle that is closed, what it put after the last look may be missing. A
     program that wants little of that calls `look` once a second between scrapes, as `segq metrics` does.
@@ -85,7 +85,7 @@ class Collector(PrometheusCollector):
 
     def __init__(self, *queues: str | os.PathLike[str]) -> None:
         """Raises SettingsError if there is none, or one is named twice."""
-        self._watchers = [Watcher(queue) for queue in queues]
+        self._watchers = [watcher_of(queue) for queue in queues]
         paths = [watcher.path for watcher in self._watchers]
         if not paths or len(set(paths)) < len(paths):
             raise SettingsError(f"name one queue or more, each once, not {paths!r}")

@@ -132,13 +132,10 @@ def test_once_looks_for_an_interval_and_ends(queue_path: str, tmp_path: Path) ->
     assert b"there is no queue" in ended.stderr
 
 
-@pytest.mark.parametrize("verb", ["watch", "metrics"])
-def test_an_address_is_refused(verb: str) -> None:
-    if verb == "metrics":
-        pytest.importorskip("prometheus_client", reason="the extra `metrics` is not installed")
-    ended = segq(verb, "nats://127.0.0.1/jobs")
-    assert ended.returncode == 2
-    assert b"is an address" in ended.stderr
+def test_an_address_without_an_engine_is_said_to_be_one() -> None:
+    ended = segq("watch", "carrier-pigeon://roof/jobs", "--once", "--interval", 0.05)
+    assert (ended.returncode, ended.stdout) == (3, b"")
+    assert b"no engine for carrier-pigeon" in ended.stderr
 
 
 def test_a_pipe_gets_a_line_a_look(queue_path: str) -> None:

@@ -7,7 +7,7 @@ import threading
 
 import click
 
-from segq.cli import exits, place
+from segq.cli import exits
 
 
 @click.command("metrics")
@@ -26,7 +26,7 @@ def command(queues: tuple[str, ...], *, port: int, host: str, interval: float) -
         from segq.metrics import Collector, serving
     except ImportError as error:
         raise click.ClickException(str(error)) from None
-    collector = Collector(*map(place.directory, queues))
+    collector = Collector(*queues)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -60,13 +60,6 @@ def absolute(path: str) -> str:
     return path if is_address(path) else os.path.abspath(path)
 
 
-def directory(path: str) -> str:
-    """`path`, if it is one: what looks at files cannot look at a server."""
-    if "://" in path:
-        raise click.UsageError(f"{path} is an address; this verb looks at the files of a queue on this machine")
-    return path
-
-
 def segq_labels(path: str) -> list[str]:
     with segq.connect(path, "topic", create=False) as topic:
         return topic.labels()

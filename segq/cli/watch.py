@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import click
 
-from segq.cli import exits, place
-from segq.watch import Snapshot, Watcher
+from segq.cli import exits
+from segq.watch import RemoteWatcher, Snapshot, Watcher, watcher_of
 from segq.watch.snapshot import OPEN
 
 
@@ -26,10 +26,10 @@ from segq.watch.snapshot import OPEN
 def command(queue: str, *, interval: float, once: bool, as_json: bool, web: bool, host: str, port: int) -> int:
     """Watch QUEUE live: rates, backlog, processes, labels, and what happens to it. q or Ctrl-C ends.
 
-    Looks only: nothing in the queue is changed, nobody has to wait. The queue need not be there yet.
-    Where the output is no terminal, a line is printed for each look.
+    Looks only: nothing in the queue is changed, nobody has to wait. The queue need not be there yet. At an address its
+    server is asked, which does not know of processes. Where the output is no terminal, a line is printed for each look.
     """
-    watcher = Watcher(place.directory(queue))
+    watcher = watcher_of(queue)
     if once:
         return _once(watcher, interval, as_json=as_json)
     if web:
@@ -57,7 +57,7 @@ def command(queue: str, *, interval: float, once: bool, as_json: bool, web: bool
     return exits.OK
 
 
-def _looks(watcher: Watcher, interval: float) -> Iterator[Snapshot]:
+def _looks(watcher: Watcher | RemoteWatcher, interval: float) -> Iterator[Snapshot]:
     """A look each interval, however long what is done with it takes."""
     due = time.monotonic()
     while True:
@@ -66,7 +66,7 @@ def _looks(watcher: Watcher, interval: float) -> Iterator[Snapshot]:
         time.sleep(max(0.0, due - time.monotonic()))
 
 
-def _once(watcher: Watcher, interval: float, *, as_json: bool) -> int:
+def _once(watcher: Watcher | RemoteWatcher, interval: float, *, as_json: bool) -> int:
     watcher.look()  # rates are between two looks
     time.sleep(interval)
     snapshot = watcher.look()

@@ -21,6 +21,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from segq.watch.history import History
+from segq.watch.remote import RemoteWatcher
 from segq.watch.snapshot import Snapshot
 from segq.watch.watcher import Watcher
 
@@ -34,7 +35,9 @@ _ALIVE_SECONDS = 15.0  # a comment at least so often, so that a connection that 
 class Page:
     """The page of one queue, served while the event loop runs."""
 
-    def __init__(self, watcher: Watcher, *, interval: float = 1.0, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, watcher: Watcher | RemoteWatcher, *, interval: float = 1.0, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         """`port` 0: any free one; `url` says which it became. Raises ImportError without aiohttp."""
         try:
             import aiohttp  # noqa: F401
@@ -167,7 +170,7 @@ class Page:
         return response
 
 
-def serve(watcher: Watcher, *, interval: float, host: str, port: int, say: Callable[[str], object]) -> None:
+def serve(watcher: Watcher | RemoteWatcher, *, interval: float, host: str, port: int, say: Callable[[str], object]) -> None:
     """Serves the page until SIGINT or SIGTERM. Raises OSError if it cannot listen, ImportError without aiohttp."""
     page = Page(watcher, interval=interval, host=host, port=port)
 

@@ -55,7 +55,7 @@ class Screen:
             lines += table
             left -= len(table)
         keep = min(_FEWEST_EVENTS + 1, left // 4) if history.events else 0
-        table = self._people(now.processes, left - keep, width)
+        table = self._people(now.processes, left - keep, width, here=bool(now.segments))
         lines += table
         left -= len(table)
         lines += self._events(list(history.events), left, width)
@@ -155,9 +155,10 @@ class Screen:
 
     # --- tables ---
 
-    def _people(self, processes: Sequence[ProcessView], room: int, width: int) -> list[RenderableType]:
+    def _people(self, processes: Sequence[ProcessView], room: int, width: int, *, here: bool) -> list[RenderableType]:
         if room < 3 or not processes:
-            nobody: list[RenderableType] = [Text(""), Text("nobody has the queue open", style="dim")]
+            who = "nobody has the queue open" if here else "its server does not say who uses it"
+            nobody: list[RenderableType] = [Text(""), Text(who, style="dim")]
             return nobody if room > 1 and not processes else []
         most = 6 if width < 100 else 9
         columns: list[_Column] = [("pid", "right", lambda p: str(p.pid)), ("", "left", _role)]

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.live import Live
 
 from segq.watch.history import History
+from segq.watch.remote import RemoteWatcher
 from segq.watch.screen import Screen
 from segq.watch.watcher import Watcher
 
 _QUIT = frozenset(b"qQ\x03\x1b")
 
 
-def show(watcher: Watcher, console: Console, interval: float) -> None:
+def show(watcher: Watcher | RemoteWatcher, console: Console, interval: float) -> None:
     """The full-screen view, until q, Escape, Ctrl-C, SIGTERM or SIGHUP."""
     history, screen = History(), Screen(console, interval)
     taken_over = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)

@@ -54,7 +54,7 @@ class Watcher:
         if snapshot.state != OPEN:
             self._seen = None
         self._before, before = snapshot, self._before
-        return snapshot if before is None else _with_coming_and_going(snapshot, before)
+        return snapshot if before is None else with_coming_and_going(snapshot, before)
 
     def _settings(self) -> tuple[tuple[int, int], str, Settings]:
         path = os.path.join(self.path, fmt.QUEUE_FILE)
@@ -126,7 +126,7 @@ class _Queue:
             shutdown=words is not None and words[IndexWord.SHUTDOWN] != 0,
             interval=interval,
             totals=totals,
-            rates=_rates(before.totals, totals, interval) if before is not None and interval else Flow(),
+            rates=per_second(before.totals, totals, interval) if before is not None and interval else Flow(),
             processes=self._views(handles, standings, interval),
             labels=views,
         )
@@ -190,7 +190,8 @@ class _Queue:
         return self._dead.look().items
 
 
-def _rates(before: Flow, now: Flow, interval: float) -> Flow:
+def per_second(before: Flow, now: Flow, interval: float) -> Flow:
+    """The rates between two counts."""
     return Flow(
         put=(now.put - before.put) / interval, get=(now.get - before.get) / interval, ack=(now.ack - before.ack) / interval
     )
@@ -200,7 +201,8 @@ def _with(snapshot: Snapshot, events: tuple[Event, ...]) -> Snapshot:
     return dataclasses.replace(snapshot, events=events) if events else snapshot
 
 
-def _with_coming_and_going(now: Snapshot, before: Snapshot) -> Snapshot:
+def with_coming_and_going(now: Snapshot, before: Snapshot) -> Snapshot:
+    """`now`, with the news if there is a queue that there was not, or the other way round."""
     if now.state == before.state:
         return now
     told = {OPEN: "the queue is there", MISSING: "the queue is gone", REFUSED: now.error}[now.state]

@@ -252,11 +252,12 @@ class Core:
 
     async def stats(self) -> Stats:
         state = (await self.stream.info())["state"]
-        waiting = claimed = 0
+        waiting = claimed = got = 0
         labels: tuple[LabelStats, ...] = ()
         if self.reader is not None:
             consumer = await self.reader.info()
             waiting, claimed = consumer["num_pending"], consumer["num_ack_pending"]
+            got = consumer["delivered"]["consumer_seq"]
         else:
             labels = tuple([await self._label_stats(each) for each in await self.stream.labels()])
         return EngineStats(
@@ -280,6 +281,9 @@ class Core:
             labels=labels,
             dead=await self.dead(),
             unknown=_UNKNOWN if self.stream.kind == "queue" else (*_UNKNOWN, "waiting", "claimed"),
+            ever_put=state["last_seq"],
+            ever_got=got,
+            ever_gone=state["last_seq"] - state["messages"],
         )
 
     @property
