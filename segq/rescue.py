@@ -29,7 +29,10 @@ log = logging.getLogger("segq")
 
 
 def rescue(catalog: Catalog, own: int) -> int:
-    """Looks at every owner but `own`, and settles what the dead ones held. Returns how many were dead."""
+    """Looks at every owner but `own`, and settles what the dead ones held.
+
+    Returns how many were dead; among them those who had the dead letters open, which is for whoever can open them to settle.
+    """
     queue, found = catalog.queue, 0
     for slot in process.slots(queue):
         if slot == own:
@@ -39,7 +42,8 @@ def rescue(catalog: Catalog, own: int) -> int:
                 with catalog.structure:
                     _settle(catalog, slot)
                 found += 1
-    return found
+    letters = os.path.join(queue, fmt.DEAD_DIR)
+    return found + sum(not process.is_alive(letters, slot) for slot in process.slots(letters))
 
 
 def rescue_orphans(catalog: Catalog) -> None:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from segq import stats
+from segq.burial import Burial
 from segq.dead import DeadLetters
 from segq.errors import SettingsError
 from segq.keeper import recall
@@ -31,6 +32,8 @@ class PuttingParts(TopicParts):
         dumps, loads = codec(settings.serializer, serializer)
         super().__init__(path, settings, TopicCatalog)
         self.dead = DeadLetters(path, settings, loads, None)
+        if self.rescued:
+            Burial(self.dead, settings.serializer, None).rescue()
         tally = stats.Tally(self.catalog)
         self.producer = Producer(self.catalog, self.owner, settings, dumps, tally, self.keeper, self.tidier)
 
