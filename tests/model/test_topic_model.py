@@ -23,5 +23,5 @@ def test_a_topic_behaves_as_its_model_for_long(machine: type[TopicMachine]) -> N
     class Thorough(machine):  # type: ignore[misc, valid-type]
         thorough = True
 
-    long = settings(max_examples=400, stateful_step_count=80, deadline=None, suppress_health_check=SLOW, database=None)
+    long = settings(max_examples=150, stateful_step_count=80, deadline=None, suppress_health_check=SLOW, database=None)
     run_state_machine_as_test(Thorough, settings=long)
