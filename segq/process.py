@@ -36,6 +36,7 @@ class OwnerRecord:
     command: str
 
 
+_UNNAMED = ".new"  # what an owner's file is called until it is locked
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -78,9 +79,9 @@ class Owner:
         slot = next((n for n in range(1, fmt.MAX_OWNERS) if n not in taken), None)
         if slot is None:
             raise TooManyHandles(f"{queue}: all {fmt.MAX_OWNERS - 1} handles are open; close some", path=queue)
-        _forget_unnamed(queue)
+        forget_unnamed(queue)
         path = _owner_path(queue, slot)
-        unnamed = f"{path}.new"  # locked before it gets the name under which others look for the dead
+        unnamed = path + _UNNAMED  # locked before it gets the name under which others look for the dead
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with fs.storage_errors(path):
             descriptor = os.open(unnamed, flags, 0o600)
@@ -199,12 +200,17 @@ def record(queue: str, slot: int) -> OwnerRecord | None:
         return None
 
 
-def _forget_unnamed(queue: str) -> None:
+def has_unnamed(queue: str) -> bool:
+    """Whether somebody is taking a slot, or died while doing so."""
+    return any(entry.endswith(_UNNAMED) for entry in entries(queue))
+
+
+def forget_unnamed(queue: str) -> None:
     """Files of those who died while they took a slot. Under the structure lock, so that nobody is taking one."""
     place = os.path.join(queue, fmt.OWNERS_DIR)
     with contextlib.suppress(StorageError):
         for entry in fs.listing(place):
-            if entry.endswith(".new"):
+            if entry.endswith(_UNNAMED):
                 fs.unlink(os.path.join(place, entry))
 
 

@@ -42,6 +42,9 @@ def rescue(catalog: Catalog, own: int) -> int:
                 with catalog.structure:
                     _settle(catalog, slot)
                 found += 1
+    if process.has_unnamed(queue):
+        with catalog.structure:
+            process.forget_unnamed(queue)
     letters = os.path.join(queue, fmt.DEAD_DIR)
     return found + sum(not process.is_alive(letters, slot) for slot in process.slots(letters))
 

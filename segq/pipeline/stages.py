@@ -78,8 +78,9 @@ class CommandSource:
             try:
                 assert process.stdout is not None
                 _put_all(self._queue, map(self._item, process.stdout), stop)
-            finally:
+            except BaseException:
                 process.terminate()
+                raise
         if process.returncode and not stop.is_set():
             raise segq.QueueError(f"{self._command[0]} {_how_it_ended(process.returncode)}")
 

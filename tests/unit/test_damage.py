@@ -288,3 +288,14 @@ def test_an_interrupted_deletion_is_finished_by_the_next_to_open(queue_path: str
     assert [problem.kind for problem in segq.check(queue_path).problems] == ["deletion"]
     segq.Queue(queue_path).close()
     assert not rest.exists()
+
+
+def test_what_died_while_it_took_a_slot_is_cleared_away_by_the_living(queue_path: str) -> None:
+    with segq.Queue(queue_path) as q:
+        left = Path(queue_path, "owners", "0007.new")
+        left.touch()
+        deadline = time.monotonic() + 10
+        while left.exists():
+            with pytest.raises(segq.Empty):
+                q.get(timeout=0.05)
+            assert time.monotonic() < deadline, "nobody clears it away"
