@@ -8,7 +8,7 @@ from segq import rescue
 from segq.burial import Burial
 from segq.catalog import Catalog
 from segq.claims import Claimant
-from segq.format import IndexWord, State
+from segq.format import IndexWord
 from segq.index import LOOK_AGAIN
 from segq.ledger_view import monotonic_ms
 from segq.shelf import Shelf
@@ -56,36 +56,31 @@ class Caretaker:
     def see_to_the_alarm(self) -> None:
         """Frees what was given back for later, if the time of the first has come."""
         if self._alarm.rings():
-            self._free_due()
+            self._free_due(everything=True)
 
     def _clear_away(self) -> None:
         """Segments that somebody left complete, or could not seal."""
-        for name in list(self._catalog.names()):
-            view = self._shelf.view(name) if name.state is not State.READY else None
-            if view is not None and name.state is State.CHOSEN:
-                self._shelf.retire_if_complete(view)
-            elif view is not None and not view.ledger.owner:  # its producer could not seal it when it closed
+        for view in self._shelf.begun():
+            self._shelf.retire_if_complete(view)
+            if not view.ledger.sealed and not view.ledger.owner:  # its producer could not seal it when it closed
                 with self._catalog.structure:
                     rescue.rescue_orphans(self._catalog)
 
     def _expire(self) -> None:
-        now, freed = time.monotonic(), 0
-        for name in list(self._catalog.names()):
-            if name.state is not State.READY and (view := self._shelf.view(name)) is not None:
-                freed += view.ledger.expire(now)
+        now = time.monotonic()
+        freed = sum(view.ledger.expire(now) for view in self._shelf.begun(everything=True))
         if freed:
             self._index.add(IndexWord.REDELIVERED, freed)
             self._bell.ring()
 
-    def _free_due(self) -> None:
+    def _free_due(self, *, everything: bool = False) -> None:
         """Frees what was given back for later and is due, and has the alarm set to what comes next."""
         now, freed, following = monotonic_ms(), 0, 0
-        for name in list(self._catalog.names()):
-            if name.state is State.READY or (view := self._shelf.view(name)) is None or not view.ledger.due:
-                continue
-            if view.ledger.due <= now:
-                freed += view.ledger.free_due(now)
-            if due := view.ledger.due:
+        for view in self._shelf.begun(everything=everything):
+            ledger = view.ledger
+            if ledger.due and ledger.due <= now:
+                freed += ledger.free_due(now)
+            if due := ledger.due:
                 following = min(following or due, due)
         if following:
             self._alarm.set(following)

@@ -147,6 +147,10 @@ class Catalog:
                     raise DamagedError(f"{self.path(found)} has no ledger", path=self.queue, segment=str(found)) from None
         return None
 
+    def has_begun(self, _name: SegmentName) -> bool:
+        """Whether somebody who works with this catalog may have claimed something in a chosen segment."""
+        return True
+
     # --- changing ---
 
     def create(self, lineage: str | None, items: int, slot: int, epoch: int, *, expiring: bool = False) -> Loading:

@@ -72,6 +72,9 @@ class LabelCatalog(TopicCatalog):
                         fs.clear_away(self.queue, os.path.relpath(path, self.queue), str(error))
         return None
 
+    def has_begun(self, name: SegmentName) -> bool:
+        return os.path.lexists(os.path.join(self.path(name), fmt.label_ledger(self.label.id)))
+
     def _nothing_for_us(self, name: SegmentName, source: Ledger) -> bool:
         """Whether all that is in a sealed segment was there before the label began. (No such segment is resumed.)"""
         if name.state is State.LOADING or self.label.start_in(name) < source.published:

@@ -8,6 +8,7 @@ where there are several. Or, `oldest_first`, always the oldest segment that has 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 from segq import rescue
 from segq.catalog import Catalog
@@ -19,7 +20,7 @@ from segq.view import SegmentView
 log = logging.getLogger("segq")
 
 _READERS = 2  # segments whose RocksDB reader is kept open; each holds its segment (16 MiB) in memory
-
+_KEPT = 64  # segments kept open for the sake of those who look after all; the others are opened for a look
 
 class Shelf:
     """Used under the consumer's lock only."""
@@ -29,6 +30,7 @@ class Shelf:
         self._views: dict[str, SegmentView] = {}
         self._recent: list[SegmentView] = []
         self._pruned = -1
+        self._looked_at = 0  # stamp of the last segment that was opened only for a look
         self.at_hand: SegmentView | None = None
         self.oldest_first = False
 
@@ -38,12 +40,12 @@ class Shelf:
         return self._views.get(name.identity)
 
     def view(self, name: SegmentName) -> SegmentView | None:
-        """The view of a segment, opened if need be; None if it is gone or was just quarantined."""
+        """The view of a segment, opened if need be; None if it is gone, was just quarantined, or is found finished."""
         view = self._views.get(name.identity)
-        if view is None:
-            view = self.fresh(name)
-            if view is not None:
-                self._views[name.identity] = view
+        if view is None and (view := self.fresh(name)) is not None:
+            self._views[name.identity] = view
+            self.retire_if_complete(view)
+            view = self._views.get(name.identity)
         return view
 
     def fresh(self, name: SegmentName) -> SegmentView | None:
@@ -58,8 +60,32 @@ class Shelf:
             return None
         return SegmentView(self._catalog, name, ledger, self._owner)
 
+    def begun(self, *, everything: bool = False) -> Iterator[SegmentView]:
+        """The segments in which something may be claimed, each for a look: it may be closed after its turn.
+
+        Where they are many, not all in one call, unless it has to be `everything`: who calls again comes to them in turn.
+        """
+        opened, first = 0, self._looked_at
+        for name in sorted(self._catalog.names(), key=lambda name: name.stamp <= first):
+            if name.state is State.READY:
+                continue
+            view = self._views.get(name.identity)
+            if view is None and name.state is State.CHOSEN and not self._catalog.has_begun(name):
+                continue
+            if view is None and len(self._views) < _KEPT:
+                view = self.view(name)
+            if view is not None:
+                yield view
+            elif (everything or opened < _KEPT) and (view := self.fresh(name)) is not None:
+                opened, self._looked_at = opened + 1, name.stamp
+                yield view
+                view.close()
+                view.ledger.close()
+
     def turn_to(self, view: SegmentView) -> None:
         """From now on this is the segment at hand."""
+        if self.at_hand is not view:
+            self.retire_if_complete(self.at_hand)
         self.at_hand = view
         self._recent = [other for other in self._recent if other is not view] + [view]
         while len(self._recent) > _READERS:

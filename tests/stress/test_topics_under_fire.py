@@ -214,13 +214,7 @@ def test_each_of_64_labels_gets_everything(tmp_path: Path) -> None:
     assert segments(scene.path) == []
 
 
-LEAKS = pytest.mark.xfail(
-    strict=False,
-    reason="a known fault: a reader keeps a descriptor of each segment it went through until it looks after others",
-)
-
-
-@pytest.mark.parametrize("many", [40, pytest.param(1000, marks=[pytest.mark.torture, LEAKS])])
+@pytest.mark.parametrize("many", [40, pytest.param(1000, marks=pytest.mark.torture)])
 def test_a_label_that_was_idle_for_many_segments_reads_them_all_and_nobody_holds_them_open(tmp_path: Path, many: int) -> None:
     items = 3
     scene = TopicScene(tmp_path, ("busy", "idle"), segment_items=items)
