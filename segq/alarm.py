@@ -31,6 +31,9 @@ class Alarm:
         if earlier and due < monotonic_ms() + 1000 * LOOK_AGAIN:
             self._bell.ring(EVERYBODY)
 
+    def is_set(self) -> bool:
+        return self._words[self._at] != 0
+
     def left(self) -> float | None:
         """Seconds until it rings, less than 0 if it should have; None if it is not set."""
         due = self._words[self._at]

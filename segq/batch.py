@@ -167,6 +167,23 @@ class BatchReader:
             return fmt.slices(data, 0, bounds), (begin, first, noted), False
         return None
 
+    def item(self, index: int) -> bytes | None:
+        """The bytes of one published item of the half that is open; None if it is not there, or large."""
+        words, view = self._words, self._view
+        for half in (0, HALF_SIZE):
+            at = half >> 3
+            sequence = words[at]
+            low = index - words[at + _FIRST]
+            if sequence & 1 or not 0 <= low < HALF_ITEMS or words[at + _END] or words[at + _REFERENCES]:
+                continue
+            ends = self._ends[half > 0]
+            start, stop = ends[low - 1] if low else 0, ends[low]
+            payload_at = half + fmt.PAYLOAD_AT
+            data = bytes(view[payload_at + start : payload_at + stop])
+            if start <= stop <= HALF_BYTES and words[at] == sequence:
+                return data
+        return None
+
     def holds(self, index: int, published: int) -> bool:
         """Whether item `index` can be read here just now."""
         words = self._words

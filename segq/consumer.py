@@ -66,6 +66,7 @@ class Consumer:
         #: what removes finished segments; None: whoever comes
         self.elsewhere: Callable[[Callable[[], None]], None] | None = None
         self._gets_total = 0  # items handed out by get, all of the finished claims
+        self._had_fresh_at = 0.0  # when `get` handed out the last item, if it took that alone
         self._vain = 0
         self._nothing = self._claimed = ClaimedItems.nothing()
         keeper.add(self)
@@ -80,6 +81,8 @@ class Consumer:
             i, value, claimed = self._take_next(block, timeout)
         while claimed.contested and claimed.ledger.settle_claimed(i, i + 1, self._slot) is not None:
             i, value, claimed = self._take_next(block, timeout)  # its time ran out in our hands
+        if i < 0:
+            return value  # it was taken alone, and is settled
         words, total = self._words, claimed.gets_offset + i
         if ARMED:
             reach("get.taken")
@@ -216,6 +219,8 @@ class Consumer:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._lock:
+                if got and (fresh := self._take_fresh()) is not None:
+                    return -1, fresh[0], self._nothing
                 claimed = self._replenished()
                 try:
                     i, value = claimed.take()
@@ -228,6 +233,31 @@ class Consumer:
                         self._give_back_left()
                     return i, value, claimed
             self._wait(block, deadline)
+
+    def _take_fresh(self) -> tuple[Any] | None:
+        """One of the few items that wait, taken and acknowledged in a step, where that is simple."""
+        claimed, caretaker = self._claimed, self._caretaker
+        if claimed.left or self._by.closed:
+            return None
+        now = time.monotonic()
+        if claimed.end > claimed.begin:
+            self._finish()
+        elif self._had_fresh_at:
+            self._pace.took(now - self._had_fresh_at, 1)
+        self._had_fresh_at = 0.0
+        if caretaker.is_late() or self._by.alarm.is_set():
+            return None
+        found = self._claimer.fresh(now)
+        if found is None:
+            return None
+        view, i, value = found
+        total = self._gets_total + 1
+        if not view.ledger.take_fresh(i, self._words, self._gets_at, total):
+            return None
+        self._gets_total, self._had_fresh_at = total, now
+        if self._words[_ROOM_SLEEPERS]:
+            self._index.freed()
+        return (value,)
 
     def _replenished(self) -> ClaimedItems:
         """What is claimed; more of it, if nothing was left."""

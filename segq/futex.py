@@ -51,7 +51,7 @@ class FutexWord:
     def wake(self, count: int) -> int:
         """Wakes up to `count` sleepers; returns how many there were to wake."""
         how_many = _ONE if count == 1 else ctypes.c_int(count)
-        return max(0, int(self._wake(_CALL, self._address, _WAKE_OPERATION, how_many, _NULL, _NULL, _ZERO)))
+        return max(0, int(self._wake(_CALL, self._address, _WAKE_OPERATION, how_many)))
 
 
 _CALL, _NULL = ctypes.c_long(_NUMBER or 0), ctypes.c_void_p(0)

@@ -190,6 +190,23 @@ class Ledger(ReceiptLedger):
                 reach("claim.moved")
             return begin, end
 
+    def take_fresh(self, i: int, words: memoryview[int], gets_at: int, gets: int) -> bool:
+        """Marks the item to be claimed next as done, without claiming it first; False if it is not that any more (see `fresh`).
+
+        `words[gets_at]` becomes `gets` before: what counts the gets of this handle.
+        """
+        with self.lock:
+            if self.fresh(fmt.MOST_ITEMS) != i:
+                return False
+            if ARMED:
+                reach("get.taken")
+            words[gets_at] = gets
+            self.states[i] = _DONE_BYTE
+            if ARMED:
+                reach("get.done")
+            self.words[_NEXT] = i + 1
+            return True
+
     def _free_span(self, count: int) -> tuple[int, int] | None:
         """Up to `count` free items that follow each other; nothing is marked yet. Under the lock."""
         words, states_at = self.words, self.layout.states

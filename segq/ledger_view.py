@@ -130,6 +130,23 @@ class LedgerView:
         words = self.words
         return self.stored[_PUBLISHED] > words[_NEXT] or words[_RETURNED] > 0
 
+    def fresh(self, most: int) -> int:
+        """The item to be claimed next, if that is all to be said: nobody ever had it, there are up to `most` of them, and
+        more may come; else -1."""
+        words, stored = self.words, self.stored
+        i = words[_NEXT]
+        if (
+            not 0 < stored[_PUBLISHED] - i <= most
+            or stored[_SEALED]
+            or words[_RETURNED]
+            or self.contested
+            or (self.source is not None and i >= words[_ALLOCATED])
+            or self.states[i]
+            or self.deliveries[i]
+        ):
+            return -1
+        return i
+
     @property
     def next(self) -> int:
         """The item to be claimed next, unless some were given back."""

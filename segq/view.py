@@ -47,6 +47,10 @@ class SegmentView:
             items += more
         return items, runs
 
+    def live_item(self, index: int) -> bytes | None:
+        """The bytes of an item, if that takes no more than a copy from the open batch."""
+        return self._batch.item(index) if self._batch is not None else None
+
     def at_hand(self) -> bool:
         """Whether the items to be claimed next can be read without opening anything."""
         ledger = self.ledger
