@@ -66,6 +66,7 @@ import hashlib
 import json
 import re
 import struct
+import zlib
 import sys
 import uuid
 from array import array
@@ -209,7 +210,7 @@ def decode_queue_file(data: bytes, path: str) -> tuple[str, str, Settings]:
 BLOCK_HEADER = struct.Struct("<2sBBIII")
 BLOCK_MAGIC, BLOCK_VERSION = b"SB", 1
 MOST_ITEMS = 1 << 26  # in a segment: bounds what a damaged count can make a reader allocate
-HAS_REFERENCES = 1
+HAS_REFERENCES, HAS_CHECKSUM = 1, 2
 REFERENCE = struct.Struct("<QQII")
 IS_REFERENCE, END_MASK = 1 << 31, (1 << 31) - 1
 LARGE_BYTES = 32 << 10  # from about 8 KiB on a write into `blob` costs less than the way through the batch and RocksDB
@@ -334,13 +335,26 @@ def marked(data: bytes, start: int, before: int, ends: list[int]) -> list[bytes]
     return items
 
 
-def decode_block(key: bytes, data: bytes) -> Block:
-    """Checks every length before it believes it; raises DamagedError."""
+def with_checksum(first: int, block: bytes) -> bytes:
+    """The block as it is stored under `first`: with a CRC-32 of its key and of itself."""
+    magic, version, flags, runs, count, _ = BLOCK_HEADER.unpack_from(block)
+    header = BLOCK_HEADER.pack(magic, version, flags | HAS_CHECKSUM, runs, count, 0)
+    rest = memoryview(block)[BLOCK_HEADER.size :]
+    checksum = zlib.crc32(rest, zlib.crc32(block_key(first) + header))
+    return b"".join((header[:-4], checksum.to_bytes(4, "little"), rest))
+
+
+def decode_block(key: bytes, data: bytes, *, verify: bool = False) -> Block:
+    """Checks every length before it believes it, and to `verify` the checksum as well; raises DamagedError."""
     if len(key) != 8 or len(data) < BLOCK_HEADER.size:
         raise DamagedError("block shorter than its header")
-    magic, version, flags, runs, count, _unused = BLOCK_HEADER.unpack_from(data)
+    magic, version, flags, runs, count, checksum = BLOCK_HEADER.unpack_from(data)
     if magic != BLOCK_MAGIC or version != BLOCK_VERSION:
         raise DamagedError(f"block with magic {magic!r}, version {version}")
+    if verify:
+        header = data[: BLOCK_HEADER.size - 4] + bytes(4)
+        if zlib.crc32(memoryview(data)[BLOCK_HEADER.size :], zlib.crc32(key + header)) != checksum or not flags & HAS_CHECKSUM:
+            raise DamagedError("block whose checksum does not fit")
     runs_at = BLOCK_HEADER.size + 4 * count
     start = runs_at + RUN.size * runs
     if start > len(data):

@@ -176,6 +176,7 @@ class SegmentWriter:
         """Stores a block whole or not at all; with `sync`, on the disk itself. After an error, only `close` works."""
         if self._instance is None:
             raise StorageError(f"{self._path}: an earlier write failed", path=self._path)
+        block = fmt.with_checksum(first, block)
         try:
             if sync:
                 self._instance.put(fmt.block_key(first), block, write_opt=self._sync)

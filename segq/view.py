@@ -1,12 +1,13 @@
 """A segment as a consumer sees it: its ledger, and its items wherever they are just now.
 
-A live item is copied from the open batch; one that has left it is in a block, which a secondary instance finds while the
-segment is loading and a read-only one once it is sealed. The name may change between the look and the open: an open that
+A live item is copied from the open batch; one that has left it is in a block, which is read from the log (`wal`) or else by
+RocksDB: a secondary instance while the segment is loading, a read-only one once it is sealed. The name may change between the look and the open: an open that
 fails is tried again under the name the segment has then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -20,6 +21,7 @@ from segq.format import Block, Reference, Runs, SegmentName, State
 from segq.ledger import Ledger
 from segq.process import Owner
 from segq.segment import SegmentReader
+from segq.wal import WalReader
 
 _ATTEMPTS = 6  # to catch a segment under its name; each failure but the last means that somebody renamed it
 _PATIENCE = 0.01  # seconds before the last attempts: a rename and the listing of it lie that far apart at most
@@ -33,6 +35,7 @@ class SegmentView:
         self.ledger = ledger
         self._catalog, self._owner = catalog, owner
         self._batch: BatchReader | None = None
+        self._wal: WalReader | None = None
         self._reader: SegmentReader | None = None
         self._scratch: str | None = None
 
@@ -56,17 +59,18 @@ class SegmentView:
         ledger = self.ledger
         if ledger.gave_back():
             return False  # somewhere before `next`: nobody knows where
-        if self._reader is not None and ledger.sealed:
+        if self._wal is not None or (self._reader is not None and ledger.sealed):
             return True
         return self._batch is not None and self._batch.holds(ledger.next, ledger.published)
 
     def readable_from(self, index: int, end: int) -> int:
         """The first item after `index` that is in a whole block; `end` if there is none before it."""
-        try:
-            found = self._reader.next_block(index) if self._reader is not None else None
-        except DamagedError:
-            found = None
-        return end if found is None else min(end, found)
+        found = [end]
+        for reader in (self._wal, self._reader):
+            with contextlib.suppress(DamagedError):
+                if reader is not None and (begin := reader.next_block(index)) is not None:
+                    found.append(begin)
+        return min(found)
 
     def _piece(self, begin: int, end: int, published: int) -> tuple[list[bytes], Runs]:
         if self._batch is None and not self.ledger.sealed:
@@ -115,7 +119,10 @@ class SegmentView:
             return None
 
     def _find_block(self, index: int) -> Block | None:
-        return self._reader.block(index) if self._reader is not None else None
+        for reader in (self._wal, self._reader):
+            if reader is not None and (found := reader.block(index)) is not None:
+                return found
+        return None
 
     def _block(self, index: int) -> Block:
         seen: list[State] = []
@@ -126,16 +133,26 @@ class SegmentView:
             if now is None:
                 raise DamagedError(f"{self.name} is gone", segment=str(self.name))
             try:
-                self._open_reader(now)
+                self._open_wal(now)
+                found = self._find_block(index)
+                if found is None:
+                    self._open_reader(now)
+                    found = self._find_block(index)
             except FileNotFoundError:
                 continue
-            found = self._find_block(index)
             if found is not None:
                 return found
             seen.append(now.state)
             if seen.count(now.state) > 1 and now.state is not State.LOADING:
                 break
         raise DamagedError(f"{self.name}: item {index} is in no block", segment=str(self.name))
+
+    def _open_wal(self, name: SegmentName) -> None:
+        if self._wal is not None:
+            self._wal.close()
+        self._wal = None
+        self._wal = WalReader.open(self._catalog.path(name))
+        self.name = name
 
     def _open_reader(self, name: SegmentName) -> None:
         self._close_reader()
@@ -155,4 +172,6 @@ class SegmentView:
     def close(self) -> None:
         """Lets go of the reader; the ledger stays usable for messages that are still out."""
         self._close_reader()
-        self._batch = None
+        if self._wal is not None:
+            self._wal.close()
+        self._wal = self._batch = None

@@ -25,6 +25,7 @@ LAYERS = [
         "alarm",
         "message",
         "segment",
+        "wal",
         "label",
         "labels",
         "contents",
