@@ -56,13 +56,14 @@ class BlobWriter(HeldDescriptor):
 
 def with_checksums(first: int, data: bytes, segment: str, states: memoryview) -> bytes:
     """The block `data`, about to be written, with checksums in its references to items that are not done yet."""
-    block = fmt.decode_block(fmt.block_key(first), data)
-    if not block.references:
+    if not fmt.has_references(data):
         return data
-    patched, begin = bytearray(data), block.start
+    block = fmt.decode_block(fmt.block_key(first), data)
+    patched, start = bytearray(data), len(data) - len(block.payload)
+    begin = start
     reader: BlobReader | None = None
     for i, end in enumerate(block.ends, first):
-        stop = block.start + (end & END_MASK)
+        stop = start + (end & END_MASK)
         if end & IS_REFERENCE and states[i : i + 1] not in (DONE, DEAD):
             with contextlib.suppress(DamagedItem, FileNotFoundError):  # its reader will find out
                 reader = reader or BlobReader(segment)

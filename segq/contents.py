@@ -59,7 +59,7 @@ class Contents:
         for i, (before, stop) in enumerate(pairwise([0, *block.ends]), block.first):
             if i < end and needed[i] and stop & IS_REFERENCE:
                 try:
-                    self._fetch(block.data[block.start + (before & END_MASK) : block.start + (stop & END_MASK)])
+                    self._fetch(block.payload[before & END_MASK : stop & END_MASK])
                 except DamagedError as error:
                     found[i] = str(error)
         return found

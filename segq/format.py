@@ -276,11 +276,10 @@ def join_block(ends: bytes, runs: bytes, payload: bytes, *, references: bool) ->
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Block:
-    """A decoded block: item i is `data[start + ends[i-1] : start + ends[i]]`."""
+    """A decoded block: item i is `payload[ends[i-1] : ends[i]]`."""
 
     first: int
-    data: bytes
-    start: int
+    payload: bytes
     ends: memoryview
     runs: bytes
     references: bool
@@ -292,12 +291,9 @@ class Block:
     def items(self, begin: int, end: int) -> list[bytes]:
         """The raw items begin … end-1, counted within the segment."""
         low, high = begin - self.first, end - self.first
-        data, start = self.data, self.start
         before = self.ends[low - 1] if low else 0
-        if self.references:
-            return marked(data, start, before, self.ends[low:high].tolist())
-        bounds = [start + e for e in self.ends[low:high]]
-        return slices(data, start + before, bounds)
+        ends = self.ends[low:high].tolist()
+        return marked(self.payload, 0, before, ends) if self.references else slices(self.payload, before, ends)
 
     def lengths(self) -> list[int]:
         """Of each item, in bytes; of a large one, whose bytes are elsewhere, what it has there."""
@@ -306,7 +302,7 @@ class Block:
             stop = end & END_MASK
             length = stop - before
             if self.references and end & IS_REFERENCE and length == REFERENCE.size:
-                length = REFERENCE.unpack_from(self.data, self.start + before)[1]
+                length = REFERENCE.unpack_from(self.payload, before)[1]
             found.append(length)
             before = stop
         return found
@@ -333,6 +329,11 @@ def marked(data: bytes, start: int, before: int, ends: list[int]) -> list[bytes]
         items.append(Reference(item) if end & IS_REFERENCE else item)
         begin = stop
     return items
+
+
+def has_references(block: bytes) -> bool:
+    """Whether large items' places may be among its items."""
+    return bool(BLOCK_HEADER.unpack_from(block)[2] & HAS_REFERENCES)
 
 
 def with_checksum(first: int, block: bytes) -> bytes:
@@ -365,7 +366,7 @@ def decode_block(key: bytes, data: bytes, *, verify: bool = False) -> Block:
     references = bool(flags & HAS_REFERENCES)
     if count and (ends[-1] & END_MASK if references else ends[-1]) != len(data) - start:
         raise DamagedError(f"block's items end at {ends[-1]}, its payload at {len(data) - start}")
-    return Block(int.from_bytes(key, "big"), data, start, ends, data[runs_at:start], references)
+    return Block(int.from_bytes(key, "big"), data[start:], ends, data[runs_at:start], references)
 
 
 # --- open batch -------------------------------------------------------------------------------------------------------

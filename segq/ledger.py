@@ -196,7 +196,7 @@ class Ledger(ReceiptLedger):
         `words[gets_at]` becomes `gets` before: what counts the gets of this handle.
         """
         with self.lock:
-            if self.fresh(fmt.MOST_ITEMS) != i:
+            if self.words[_NEXT] != i or self.states[i] or self.stored[_SEALED]:
                 return False
             if ARMED:
                 reach("get.taken")

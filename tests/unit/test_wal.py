@@ -58,7 +58,7 @@ def test_every_block_is_found_by_any_item_in_any_order_as_rocksdb_finds_it(
         found, expected = reader.block(index), rocksdb.block(index)
         assert found is not None
         assert expected is not None
-        assert (found.first, found.data) == (expected.first, expected.data)
+        assert (found.first, found.payload, found.runs) == (expected.first, expected.payload, expected.runs)
     assert reader.block(end) is None
     rocksdb.close()
 
@@ -82,7 +82,7 @@ def test_a_flipped_bit_is_never_taken_for_an_item_and_hides_nothing_from_rocksdb
     place = tmp_path / "segment"
     firsts = written(place, [PAGE * 2, 50, 70, 40_000])
     log = log_of(place)
-    true = {first: block.data for first in firsts if (block := opened(place).block(first)) is not None}
+    true = {first: block.payload for first in firsts if (block := opened(place).block(first)) is not None}
     assert len(true) == len(firsts)
     content = bytearray(log.read_bytes())
     for bit in range(8):
@@ -90,7 +90,7 @@ def test_a_flipped_bit_is_never_taken_for_an_item_and_hides_nothing_from_rocksdb
         log.write_bytes(content)
         for first in reversed(firsts):
             found = opened(place).block(first)
-            assert found is None or found.data == true[first]
+            assert found is None or found.payload == true[first]
         content[offset] ^= 1 << bit
 
 
