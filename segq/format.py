@@ -66,9 +66,9 @@ import hashlib
 import json
 import re
 import struct
-import zlib
 import sys
 import uuid
+import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence

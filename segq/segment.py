@@ -1,5 +1,7 @@
 """A segment's RocksDB instance: the writer, and the reader that follows a live one or opens a sealed one.
 
+Consumers come to the reader only where `wal` cannot help.
+
 The only module that knows rocksdict. What it relies on (each measured; the tests keep watch):
 
 * The writer ends with the log written out, background work cancelled and the last reference dropped: under 1 ms, and the

@@ -7,7 +7,7 @@ from typing import Any
 
 from segq.errors import SettingsConflict, SettingsError
 
-SEGMENT_ITEMS = 65_536  # with 100-byte items a segment is 6.5 MB: replayed in about 10 ms when a consumer opens it
+SEGMENT_ITEMS = 65_536  # with 100-byte items a segment is 6.5 MB, which its producer holds in memory until it is sealed
 SEGMENT_BYTES = 16 << 20  # bounds the memory that reading a segment takes (RocksDB replays its log into memory)
 MOST_DELIVERIES = 255  # a ledger counts them in a byte
 MAX_ITEM_BYTES = 1 << 30  # RocksDB copies a value about four times on its way; 1 GiB keeps that within reason

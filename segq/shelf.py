@@ -19,8 +19,9 @@ from segq.view import SegmentView
 
 log = logging.getLogger("segq")
 
-_READERS = 2  # segments whose RocksDB reader is kept open; each holds its segment (16 MiB) in memory
+_READERS = 2  # segments whose blocks stay open for reading; where RocksDB has to do that, each is in memory whole (16 MiB)
 _KEPT = 64  # segments kept open for the sake of those who look after all; the others are opened for a look
+
 
 class Shelf:
     """Used under the consumer's lock only."""

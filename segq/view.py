@@ -1,8 +1,8 @@
 """A segment as a consumer sees it: its ledger, and its items wherever they are just now.
 
 A live item is copied from the open batch; one that has left it is in a block, which is read from the log (`wal`) or else by
-RocksDB: a secondary instance while the segment is loading, a read-only one once it is sealed. The name may change between the look and the open: an open that
-fails is tried again under the name the segment has then.
+RocksDB: a secondary instance while the segment is loading, a read-only one once it is sealed. The name may change between the
+look and the open: an open that fails is tried again under the name the segment has then.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """The write-ahead log of a segment's RocksDB instance, read without RocksDB.
 
-A segment's blocks are all in one log file, and stay there: nothing is ever rewritten, unless an instance had to be opened again for
-writing (see `segment`). To serve one block from it RocksDB reads all of it and copies each byte into memory of its own, about 2 ms for
-each MiB. Here a block is found by hopping from record to record, and only its own bytes are read; the log may be growing meanwhile.
+A segment's blocks are all in one log file, and stay there: nothing is ever rewritten, unless an instance had to be opened again
+for writing (see `segment`). To serve one block from it RocksDB reads all of it and copies each byte into memory of its own,
+about 2 ms for each MiB. Here a block is found by hopping from record to record, and only its own bytes are read; the log may
+be growing meanwhile.
 
-The framing is that of LevelDB and RocksDB: pages of 32 KiB, no header of a record (checksum, length, type) across the end of one, long
-records in pieces; a record is a batch of writes, ours of one. Its checksum (CRC-32C) cannot be computed in Python at a bearable speed, so
-a block carries one of its own. This is a short cut and nothing rests on it: whatever looks unusual (a table file beside the log, a record
-of another kind, a checksum that does not fit) is not found here, and then RocksDB is asked, which knows what to make of it.
+The framing is that of LevelDB and RocksDB: pages of 32 KiB, no header of a record (checksum, length, type) across the end of
+one, long records in pieces; a record is a batch of writes, ours of one. Its checksum (CRC-32C) cannot be computed in Python at
+a bearable speed, so a block carries one of its own. This is a short cut and nothing rests on it: whatever looks unusual (a
+table file beside the log, a record of another kind, a checksum that does not fit) is not found here, and then RocksDB is
+asked, which knows what to make of it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from segq.fs import HeldDescriptor, listing, open_regular
 
 _PAGE, _HEADER = 32 << 10, 7
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
-_BATCH = struct.Struct("<QIBB8s")  # sequence number, writes in the batch, kind of the write (1: a value), bytes of the key, the key
+_BATCH = struct.Struct(
+    "<QIBB8s"
+)  # sequence number, writes in the batch, kind of the write (1: a value), bytes of the key, the key
 _LENGTH_MOST = 5  # bytes of a length, seven bits in each
 _PEEK = _BATCH.size + _LENGTH_MOST + BLOCK_HEADER.size
 _WAL, _TABLE = re.compile(r"\d+\.log"), re.compile(r"\d+\.(sst|ldb)")
@@ -40,7 +44,7 @@ class _Record(NamedTuple):
     at: int
     end: int
     value: int
-    count: int
+    items: int
 
 
 class WalReader(HeldDescriptor):
@@ -96,7 +100,7 @@ class WalReader(HeldDescriptor):
     def _place(self, index: int) -> int:
         """Which record it is whose block would hold item `index`; -1 if none."""
         last = len(self._records) - 1
-        while (last < 0 or index >= self._firsts[last] + self._records[last].count) and self._hop():
+        while (last < 0 or index >= self._firsts[last] + self._records[last].items) and self._hop():
             last += 1
         return bisect_right(self._firsts, index) - 1
 
@@ -116,7 +120,7 @@ class WalReader(HeldDescriptor):
             self._end = -1
             return False
         start = head[_HEADER : _HEADER + length]
-        while kind != _WHOLE and kind != _LAST:
+        while kind not in (_WHOLE, _LAST):
             length, kind = _piece(os.pread(self.descriptor, _HEADER, end))
             if not kind:
                 return False  # its writer is at it

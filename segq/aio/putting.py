@@ -9,11 +9,13 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+import segq
 from segq.aio.commits import Entry
 from segq.aio.handle import Bound, Handle, limit
 from segq.aio.line import NOTHING
 from segq.errors import Full
 from segq.producer import RECALL_LOOK, RECALL_SECONDS, NotAtOnceError
+from segq.stats import Stats
 
 
 class Putting(Handle):
@@ -82,6 +84,39 @@ class Putting(Handle):
                 return
         message = bound.producer.full_message(len(data))
         raise Full(f"{message} within {timeout} s" if seconds else message, path=self._now().path)
+
+    # --- what is stored ---
+
+    def qsize(self) -> int:
+        """How many items wait to be handed out, roughly, as others go on; of a topic: that some label is not done with."""
+        size: int = self._now().qsize()
+        return size
+
+    def __len__(self) -> int:
+        return self.qsize()
+
+    def __bool__(self) -> bool:
+        return True
+
+    def empty(self) -> bool:
+        """Whether `qsize` is 0 just now."""
+        return self.qsize() == 0
+
+    def full(self) -> bool:
+        """Whether `put` would have to wait (or drop something) just now."""
+        full: bool = self._now().full()
+        return full
+
+    @property
+    def dead(self) -> segq.DeadLetters:
+        """The dead letters (of all labels), with the synchronous API: `await asyncio.to_thread(list, q.dead)`."""
+        letters: segq.DeadLetters = self._now().dead
+        return letters
+
+    async def stats(self) -> Stats:
+        """What is stored, who works on it, and how far each label of a topic is; see `segq.stats.Stats`."""
+        stats: Stats = await self._in_thread(lambda: self._now().stats())
+        return stats
 
 
 async def _stored(bound: Bound, entry: Entry) -> Any:

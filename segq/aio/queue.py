@@ -12,7 +12,6 @@ from segq.aio.handle import limit
 from segq.aio.line import NOTHING
 from segq.aio.putting import Putting
 from segq.serializers import Serializer
-from segq.stats import Stats
 
 
 class Queue(Putting, Getting):
@@ -48,32 +47,6 @@ class Queue(Putting, Getting):
         self._options: dict[str, Any] = {"allow_network_fs": allow_network_fs, "oldest_first": oldest_first}
         super().__init__(partial(segq.Queue, *self._arguments, **self._options))
 
-    def qsize(self) -> int:
-        """How many items wait to be handed out, roughly, as others go on."""
-        size: int = self._now().qsize()
-        return size
-
-    def __len__(self) -> int:
-        return self.qsize()
-
-    def __bool__(self) -> bool:
-        return True
-
-    def empty(self) -> bool:
-        """Whether `get` would have to wait just now."""
-        return self.qsize() == 0
-
-    def full(self) -> bool:
-        """Whether `put` would have to wait just now."""
-        full: bool = self._now().full()
-        return full
-
-    @property
-    def dead(self) -> segq.DeadLetters:
-        """The dead letters, with the synchronous API: `await asyncio.to_thread(list, q.dead)`."""
-        letters: segq.DeadLetters = self._now().dead
-        return letters
-
     def task_done(self) -> None:
         """Says that the work on an item that this handle got is finished. Raises ValueError if called too often."""
         self._now().task_done()
@@ -91,11 +64,6 @@ class Queue(Putting, Getting):
     @staticmethod
     async def _finished(queue: Any) -> Any:
         return NOTHING if queue._unfinished() else None  # noqa: SLF001
-
-    async def stats(self) -> Stats:
-        """What the queue holds and who works on it; see `segq.stats.Stats`."""
-        stats: Stats = await self._in_thread(lambda: self._now().stats())
-        return stats
 
     def shutdown(self, immediate: bool = False) -> None:
         """For all handles: `put` raises ShutDown from now on, `get` once the queue is empty; lasts while any handle is open.

@@ -10,7 +10,7 @@ import segq
 from segq.aio.getting import Getting
 from segq.aio.putting import Putting
 from segq.serializers import Serializer
-from segq.stats import LabelStats, Stats
+from segq.stats import LabelStats
 from segq.subscription import Lag
 
 
@@ -110,12 +110,6 @@ class Topic(Putting):
         await subscription._open()  # noqa: SLF001
         return subscription
 
-    @property
-    def dead(self) -> segq.DeadLetters:
-        """The dead letters of all labels, with the synchronous API: `await asyncio.to_thread(list, topic.dead)`."""
-        letters: segq.DeadLetters = self._now().dead
-        return letters
-
     async def labels(self) -> list[str]:
         """The labels there are, in the order of their text."""
         labels: list[str] = await self._in_thread(lambda: self._now().labels())
@@ -124,31 +118,6 @@ class Topic(Putting):
     async def remove_label(self, label: str) -> None:
         """Removes a label and frees what only it held back. Raises KeyError if there is no such label."""
         await self._in_thread(lambda: self._now().remove_label(label))
-
-    def qsize(self) -> int:
-        """How many items are stored, roughly, as others go on: neither expired nor acknowledged by every label."""
-        size: int = self._now().qsize()
-        return size
-
-    def __len__(self) -> int:
-        return self.qsize()
-
-    def __bool__(self) -> bool:
-        return True
-
-    def empty(self) -> bool:
-        """Whether nothing is stored just now."""
-        return self.qsize() == 0
-
-    def full(self) -> bool:
-        """Whether `put` would have to wait (or drop something) just now."""
-        full: bool = self._now().full()
-        return full
-
-    async def stats(self) -> Stats:
-        """What the topic holds, who works on it, and how far each label is; see `segq.stats.Stats`."""
-        stats: Stats = await self._in_thread(lambda: self._now().stats())
-        return stats
 
     def shutdown(self, immediate: bool = False) -> None:
         """For all handles: `put` raises ShutDown from now on, `get` once its label has nothing left. See `segq.Topic`."""

@@ -11,13 +11,14 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["segq.format", "segq.ledger_view", "segq.ledger", "segq.batch", "segq.label", "segq.settings"]
+    include=["segq.format", "segq.ledger_view", "segq.ledger", "segq.batch", "segq.label", "segq.settings", "segq.wal"]
 ):
     from segq import format as fmt
     from segq.batch import BatchReader
     from segq.index import Index
     from segq.label import Label
     from segq.ledger import Ledger
+    from segq.wal import WalReader
 
 from segq.errors import DamagedError, FormatVersionError, NotAQueueError
 
@@ -73,6 +74,16 @@ def a_batch(data: bytes) -> None:
     batch.has_open_items(60)
 
 
+def a_log(data: bytes) -> None:
+    place = PLACE / "segment"
+    place.mkdir(exist_ok=True)
+    (place / "000004.log").write_bytes(data)
+    reader = WalReader.open(str(place))
+    assert reader is not None
+    reader.block(data[0] if data else 0)
+    reader.next_block(0)
+
+
 def a_labels_file(data: bytes) -> None:
     place = PLACE / "x"
     header = fmt.LABEL_MAGIC.to_bytes(8, "little") + data[:240]
@@ -80,7 +91,7 @@ def a_labels_file(data: bytes) -> None:
     Label.open(str(place), INDEX).book(1, 2, 3)
 
 
-READERS: list[Callable[[bytes], None]] = [a_block, a_queue_file, a_label, names, a_ledger, a_batch, a_labels_file]
+READERS: list[Callable[[bytes], None]] = [a_block, a_queue_file, a_label, names, a_ledger, a_batch, a_log, a_labels_file]
 
 
 def one(data: bytes) -> None:

@@ -94,6 +94,20 @@ def test_a_flipped_bit_is_never_taken_for_an_item_and_hides_nothing_from_rocksdb
         content[offset] ^= 1 << bit
 
 
+PIECE = st.builds(
+    lambda length, kind, rest: bytes(4) + length.to_bytes(2, "little") + bytes([kind]) + rest,
+    st.integers(0, 90), st.integers(0, 6), st.binary(max_size=90),
+)  # fmt: skip
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PIECE | st.binary(max_size=60), max_size=12).map(b"".join), st.integers(0, 1000))
+def test_any_bytes_for_a_log_are_only_ever_nothing(tmp_path: Path, content: bytes, index: int) -> None:
+    (tmp_path / "000004.log").write_bytes(content)
+    reader = opened(tmp_path)
+    assert (reader.block(index), reader.next_block(index)) == (None, None)
+
+
 def test_what_lies_behind_a_damaged_block_is_still_found(tmp_path: Path) -> None:
     place = tmp_path / "segment"
     firsts = written(place, [5000, 5000, 5000])
