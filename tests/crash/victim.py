@@ -193,6 +193,14 @@ def mixed(victim: Victim) -> None:
     gets(victim)
 
 
+def keeps_up(victim: Victim) -> None:
+    """Takes each item as it comes, so that none is claimed first."""
+    for _ in range(30):
+        victim.put()
+        victim.report.get(victim.queue, timeout=5)
+    victim.put(3)
+
+
 def holds(victim: Victim) -> None:
     """Puts some, receives some, and waits for its death with all that in hand, and for items."""
     hold(victim)
@@ -247,6 +255,7 @@ WORKLOADS: dict[str, Callable[[Victim], None]] = {
         rejects,
         spends,
         mixed,
+        keeps_up,
         holds,
         sleeps,
         grasps,
