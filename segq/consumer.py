@@ -429,7 +429,7 @@ class Consumer:
             view = self._shelf.view(claimed.name)
             if view is None:
                 return False
-            (data,), _ = view.read(i, i + 1)
+            data = self._shelf.read(view, i)
         self._burial.move(
             claimed.name, claimed.ledger, i, data, reason=reason, deliveries=delivery, enqueued_at=claimed.time_of(i)
         )
