@@ -76,7 +76,7 @@ class Claimer:
         view = self._shelf.at_hand
         if view is None or now - self._turn_began >= _TURN_SECONDS or self._words[_SHUTDOWN] == 2:
             return None
-        i = view.ledger.fresh(1 if self._bell.flagged else _FEW)  # nobody may sleep while something is left
+        i = view.ledger.fresh(_FEW)
         if i < 0 or not self._shelf.heads_its_lineage(view) or (data := view.live_item(i)) is None:
             return None
         try:

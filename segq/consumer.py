@@ -255,6 +255,8 @@ class Consumer:
         if not view.ledger.take_fresh(i, self._words, self._gets_at, total):
             return None
         self._gets_total, self._had_fresh_at = total, now
+        if view.ledger.available():
+            self._bell.ring()  # what is left may be for another
         if self._words[_ROOM_SLEEPERS]:
             self._index.freed()
         return (value,)

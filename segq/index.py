@@ -4,9 +4,10 @@ Nothing in it is the truth: it is made anew when it is missing or damaged, and w
 second. The lock on it guards reservations of capacity.
 
 Sleeping and waking without counting sleepers: a sleeper reads the wake word, raises the sleepers flag, looks once more for
-what it wants, and sleeps while the wake word is unchanged. A waker lowers the flag, changes the word, wakes; if it woke
-anybody, it raises the flag again, since more may sleep. So with nobody asleep a put costs one load, and a killed sleeper
-leaves nothing behind to clean up. Who is woken and finds more than it takes wakes the next.
+what it wants, and sleeps while the wake word is unchanged. A waker lowers the flag, changes the word, wakes one. Who wakes up
+raises the flag again, since more may sleep, and looks; who finds more than it takes wakes the next. So with nobody asleep, or
+one on its way, a put costs one load, and several quick items are one waking. A sleeper that is killed leaves nothing behind to
+clean up; if it was killed (or stopped) on its way, others come when they look again.
 """
 
 from __future__ import annotations
@@ -48,7 +49,17 @@ class Bell:
 
     def sleep(self, heard: int, seconds: float) -> None:
         """Sleeps up to `seconds` unless rung since `listen`."""
-        self.word.wait(heard, seconds)
+        try:
+            self.word.wait(heard, seconds)
+        except BaseException:  # a signal's: what it may have been woken for is for another
+            self.awake()
+            self.ring()
+            raise
+        self.awake()
+
+    def awake(self) -> None:
+        """Says that there may be others asleep; for one who slept, before it looks."""
+        self.words[self._flag] = 1
 
     def rung_since(self, heard: int) -> bool:
         return self._halves[self._half] != heard
@@ -60,8 +71,7 @@ class Bell:
             words[self._flag] = 0
             halves, half = self._halves, self._half
             halves[half] = (halves[half] + 1) & 0xFFFFFFFF
-            if self.word.wake(count):
-                words[self._flag] = 1
+            self.word.wake(count)
 
     def ring_all(self) -> None:
         """Wakes everybody, also who has not raised the flag yet."""

@@ -145,3 +145,7 @@ class LabelBell(Bell):
         heard = super().listen()
         self._summary[IndexWord.ITEMS_SLEEPERS] = 1
         return heard
+
+    def awake(self) -> None:
+        super().awake()
+        self._summary[IndexWord.ITEMS_SLEEPERS] = 1

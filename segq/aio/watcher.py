@@ -61,6 +61,7 @@ class Watcher:
                 words = [self._told, *(bell.word for bell in self._watched)]
                 expected = [told, *(heard for heard, _ in self._watched.values())]
             for bell, call in rung.items():
+                bell.awake()
                 self._tell(bell, call)
             if not rung:
                 wait_any(words, expected, _FOR_EVER)

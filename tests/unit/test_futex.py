@@ -137,6 +137,30 @@ def test_whoever_listened_before_the_ring_does_not_sleep_after_it(mapped: Mapped
     assert time.monotonic() - begun < 10
 
 
+def test_while_one_is_on_its_way_nobody_else_is_woken_and_it_says_that_others_may_sleep(mapped: MappedFile) -> None:
+    bell = Bell(mapped, IndexWord.ITEMS_WAKE, IndexWord.ITEMS_SLEEPERS)
+    heard = bell.listen()
+    bell.ring()
+    rung = mapped.halves[2 * int(IndexWord.ITEMS_WAKE)]
+    bell.ring()
+    assert mapped.halves[2 * int(IndexWord.ITEMS_WAKE)] == rung
+    bell.sleep(heard, 30.0)
+    assert bell.flagged
+
+
+def test_whoever_is_interrupted_in_its_sleep_passes_the_ring_on(mapped: MappedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    bell = Bell(mapped, IndexWord.ITEMS_WAKE, IndexWord.ITEMS_SLEEPERS)
+    heard, another = bell.listen(), bell.listen()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(bell.word), "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bell.sleep(heard, 30.0)
+    assert bell.rung_since(another)
+
+
 def test_the_wake_word_runs_over_without_harm(mapped: MappedFile) -> None:
     bell = Bell(mapped, IndexWord.ITEMS_WAKE, IndexWord.ITEMS_SLEEPERS)
     mapped.halves[2 * int(IndexWord.ITEMS_WAKE)] = 2**32 - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,25 @@ def test_threads_that_wait_get_each_item_once_and_all_are_counted(tmp_path: Path
             q.put(None)
         for thread in threads:
             thread.join(30)
+
+
+def test_each_of_several_that_wait_is_woken_for_one_of_several_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one is woken at a time, and wakes the next: if it did not, that one would sleep for a minute."""
+    monkeypatch.setattr("segq.caretaker.LOOK_AGAIN", 60.0)
+    queues = [segq.Queue(tmp_path / "q") for _ in range(5)]
+    got: list[int] = []
+    threads = [threading.Thread(target=lambda q=q: got.append(q.get())) for q in queues[1:]]
+    for thread in threads:
+        thread.start()
+    for n in range(len(threads)):
+        queues[0].put(n)
+    begun = time.monotonic()
+    for thread in threads:
+        thread.join(40)
+    assert sorted(got) == [0, 1, 2, 3]
+    assert time.monotonic() - begun < 30
+    for q in queues:
+        q.close()
 
 
 def test_taking_makes_room(tmp_path: Path) -> None:
