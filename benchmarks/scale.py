@@ -83,7 +83,7 @@ SCALES = {
         ),
         Scale(
             name="quick",
-            repetitions=3,
+            repetitions=2,
             few=1,
             single=80_000,
             batch=320_000,

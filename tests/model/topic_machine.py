@@ -597,9 +597,8 @@ class TopicMachine(RuleBasedStateMachine):
         if must:
             behind = [share.item for share in label.shares.values() if share.state != "done"]
             assert stats.position is not None
-            assert round(stats.lag_seconds * 1000) in {max(0, self.clock.now - item.put_at) for item in behind} | {
-                max(0, self.clock.now - item.put_at + 1) for item in behind
-            }
+            ages = {max(0, self.clock.now - item.put_at) for item in behind}
+            assert round(stats.lag_seconds * 1000) in ages | {age + 1 for age in ages}, f"{stats}: not one of {sorted(ages)} ms"
 
     # --- the end ---
 
