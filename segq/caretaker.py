@@ -8,23 +8,30 @@ from segq import rescue
 from segq.burial import Burial
 from segq.catalog import Catalog
 from segq.claims import Claimant
-from segq.format import IndexWord
+from segq.format import IndexWord, OwnerWord
 from segq.index import LOOK_AGAIN
 from segq.ledger_view import monotonic_ms
 from segq.shelf import Shelf
 
 LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
+_AT_LEISURE = 4  # times LOOK_AGAIN, where somebody else looks,
+_MANY = 16  # and so many wait that, should that one die, another of them soon wakes up
 
 
 class Caretaker:
     """Used under the consumer's lock only, `pause` and the questions for the time excepted."""
 
-    __slots__ = ("_alarm", "_bell", "_burial", "_catalog", "_every", "_index", "_lease", "_looked_after", "_shelf", "_slot")
+    __slots__ = (
+        "_alarm", "_bell", "_burial", "_catalog", "_every", "_index", "_lease", "_leisure", "_looked_after", "_shelf", "_slot",
+        "_waited_at",
+    )  # fmt: skip
 
     def __init__(self, catalog: Catalog, shelf: Shelf, by: Claimant, burial: Burial) -> None:
         self._catalog, self._index, self._shelf, self._burial = catalog, catalog.index, shelf, burial
         self._bell, self._alarm, self._slot, self._lease = by.bell, by.alarm, by.slot, by.lease
         self._looked_after = 0.0
+        self._leisure = 1
+        self._waited_at = catalog.index.owner_word(by.slot, OwnerWord.WAITED)
         self._every = LOOK_AFTER if by.lease is None else min(LOOK_AFTER, by.lease / 10)
 
     def is_due(self) -> bool:
@@ -36,8 +43,13 @@ class Caretaker:
         return time.monotonic() - self._looked_after > 2 * self._every
 
     def pause(self) -> float:
-        """How many seconds one who waits may sleep before it has to look after others, or for what is due (0 or less: now)."""
-        left = LOOK_AGAIN if self._lease is None else min(LOOK_AGAIN, max(0.01, self._lease / 10))
+        """How many seconds one who waits may sleep before it has to look after others, or for what is due (0 or less: now).
+
+        Where many wait, those who find that another just looked for the dead sleep longer: waking costs a process that has gone
+        cold a tenth of a millisecond, however little it does.
+        """
+        self._index.words[self._waited_at] = monotonic_ms()
+        left = LOOK_AGAIN * self._leisure if self._lease is None else min(LOOK_AGAIN, max(0.01, self._lease / 10))
         return left if (due_in := self._alarm.left()) is None else min(left, due_in)
 
     def look_after_others(self) -> None:
@@ -45,7 +57,10 @@ class Caretaker:
         if self._lease is not None:
             self._expire()
         self._free_due()
-        if self._index.turn_to_rescue():
+        if not self._index.turn_to_rescue():
+            self._leisure = min(2 * self._leisure, _AT_LEISURE) if self._index.waiting() >= _MANY else 1
+        else:
+            self._leisure = 1
             self._catalog.look_again()
             if rescue.rescue(self._catalog, self._slot):
                 self._burial.rescue()

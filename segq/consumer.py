@@ -385,29 +385,32 @@ class Consumer:
     def _wait(self, block: bool, deadline: float | None) -> None:
         """Returns when something may have come; raises Empty or ShutDown when nothing will."""
         bell = self._bell
-        heard = bell.listen()
-        shutdown = self._words[_SHUTDOWN]
-        if shutdown != 2 and self._vain < _VAIN and self._something_free():
-            self._vain += 1
-            return
-        self._vain = 0
-        if shutdown == 2 or (shutdown and not self._something_free()):
-            raise ShutDown(f"{self._catalog.queue} was shut down", path=self._catalog.queue)
-        if not block:
-            raise Empty(f"{self._catalog.queue} is empty", path=self._catalog.queue)
-        if deadline is not None and deadline <= time.monotonic():
-            raise Empty(f"{self._catalog.queue} stayed empty", path=self._catalog.queue)
-        left = self.pause()
-        if left <= 0:
-            with self._lock:
-                if not self._by.closed:
-                    self._caretaker.see_to_the_alarm()
-            return
-        if deadline is not None:
-            left = min(left, max(0.0, deadline - time.monotonic()))
-        if self._caretaker.is_due():
-            self.look_after_others()
-        bell.sleep(heard, left)
+        while True:
+            heard = bell.listen()
+            shutdown = self._words[_SHUTDOWN]
+            if shutdown != 2 and self._vain < _VAIN and self._something_free():
+                self._vain += 1
+                return
+            self._vain = 0
+            if shutdown == 2 or (shutdown and not self._something_free()):
+                raise ShutDown(f"{self._catalog.queue} was shut down", path=self._catalog.queue)
+            if not block:
+                raise Empty(f"{self._catalog.queue} is empty", path=self._catalog.queue)
+            if deadline is not None and deadline <= time.monotonic():
+                raise Empty(f"{self._catalog.queue} stayed empty", path=self._catalog.queue)
+            left = self.pause()
+            if left <= 0:
+                with self._lock:
+                    if not self._by.closed:
+                        self._caretaker.see_to_the_alarm()
+                return
+            if deadline is not None:
+                left = min(left, max(0.0, deadline - time.monotonic()))
+            if self._caretaker.is_due():
+                self.look_after_others()
+            bell.sleep(heard, left)
+            if bell.rung_since(heard):
+                return
 
     def _something_free(self) -> bool:
         with self._lock:

@@ -566,3 +566,4 @@ class OwnerWord(enum.IntEnum):
     FINISHED = 1  # task_done calls
     RECEIVES = 2  # messages handed out by receive
     PUTS = 3
+    WAITED = 4  # monotonic milliseconds at which it last began to wait for items; a hint

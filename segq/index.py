@@ -1,7 +1,7 @@
 """The queue's `index`: a small mapped file of words that all handles share, for waking, and for what people look at.
 
-Nothing in it is the truth: it is made anew when it is missing or damaged, and whoever sleeps on it looks again within a
-second. The lock on it guards reservations of capacity.
+Nothing in it is the truth: it is made anew when it is missing or damaged, and of those who sleep on it somebody looks again
+within a second. The lock on it guards reservations of capacity.
 
 Sleeping and waking without counting sleepers: a sleeper reads the wake word, raises the sleepers flag, looks once more for
 what it wants, and sleeps while the wake word is unchanged. A waker lowers the flag, changes the word, wakes one. Who wakes up
@@ -23,8 +23,9 @@ from segq.futex import Word
 from segq.locks import FileMutex
 from segq.mapped import MappedFile
 
-LOOK_AGAIN = 1.0  # seconds; every sleep is bounded by it
+LOOK_AGAIN = 1.0  # seconds, the bound of a sleep; of many consumers, that of one of them
 EVERYBODY = 1 << 30
+_FIRST, _OF_LATE_MS = 64, 6000
 _MOST_WORD = (1 << 64) - 1  # a damaged counter must not stop who adds to it
 
 
@@ -158,6 +159,12 @@ class Index:
     def clear_owner(self, slot: int) -> None:
         for word in OwnerWord:
             self.words[self.owner_word(slot, word)] = 0
+
+    def waiting(self) -> int:
+        """How many of the first handles have waited for items of late: a hint."""
+        at, step = self.owner_word(1, OwnerWord.WAITED), fmt.OWNER_SIZE // 8
+        now = time.monotonic_ns() // 1_000_000
+        return sum(0 <= now - waited < _OF_LATE_MS for waited in self.words[at : at + _FIRST * step : step].tolist())
 
     def outstanding(self, slot: int) -> int:
         """Items got by `slot` for which task_done was not called."""

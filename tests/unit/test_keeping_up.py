@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import segq
+from segq.format import IndexWord, OwnerWord
 from segq.ledger import Ledger
 
 
@@ -82,6 +83,24 @@ def test_each_of_several_that_wait_is_woken_for_one_of_several_items(tmp_path: P
     assert time.monotonic() - begun < 30
     for q in queues:
         q.close()
+
+
+def test_of_many_that_wait_one_looks_after_others_each_second_and_the_rest_sleep_longer(tmp_path: Path) -> None:
+    with segq.Queue(tmp_path / "q") as q:
+        assert q.empty()
+        consumer = q._consumer
+        words = consumer._index.words
+
+        def pauses() -> Iterator[float]:
+            for somebody_just_did in (True, True, True, False, True):
+                words[IndexWord.RESCUED_AT] = time.monotonic_ns() if somebody_just_did else 1
+                consumer.look_after_others()
+                yield consumer.pause()
+
+        assert list(pauses()) == [1, 1, 1, 1, 1]  # nobody else waits
+        for slot in range(20, 40):
+            words[consumer._index.owner_word(slot, OwnerWord.WAITED)] = time.monotonic_ns() // 1_000_000 - 4000
+        assert list(pauses()) == [2, 4, 4, 1, 2]
 
 
 def test_taking_makes_room(tmp_path: Path) -> None:
