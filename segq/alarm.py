@@ -8,7 +8,7 @@ that costs some tenths of a second.
 
 from __future__ import annotations
 
-from segq.index import EVERYBODY, LOOK_AGAIN, Bell, Index
+from segq.index import AT_LEISURE, EVERYBODY, LOOK_AGAIN, Bell, Index
 from segq.ledger_view import monotonic_ms
 
 
@@ -28,7 +28,7 @@ class Alarm:
             earlier = not words[at] or due < words[at]
             if earlier:
                 words[at] = due
-        if earlier and due < monotonic_ms() + 1000 * LOOK_AGAIN:
+        if earlier and due < monotonic_ms() + 1000 * LOOK_AGAIN * AT_LEISURE:
             self._bell.ring(EVERYBODY)
 
     def is_set(self) -> bool:

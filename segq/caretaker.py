@@ -9,13 +9,12 @@ from segq.burial import Burial
 from segq.catalog import Catalog
 from segq.claims import Claimant
 from segq.format import IndexWord, OwnerWord
-from segq.index import LOOK_AGAIN
+from segq.index import AT_LEISURE, LOOK_AGAIN
 from segq.ledger_view import monotonic_ms
 from segq.shelf import Shelf
 
 LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
-_AT_LEISURE = 4  # times LOOK_AGAIN, where somebody else looks,
-_MANY = 16  # and so many wait that, should that one die, another of them soon wakes up
+_MANY = 16  # consumers that wait: should the one that looks after others die, another of them soon wakes up
 
 
 class Caretaker:
@@ -58,7 +57,7 @@ class Caretaker:
             self._expire()
         self._free_due()
         if not self._index.turn_to_rescue():
-            self._leisure = min(2 * self._leisure, _AT_LEISURE) if self._index.waiting() >= _MANY else 1
+            self._leisure = min(2 * self._leisure, AT_LEISURE) if self._index.waiting() >= _MANY else 1
         else:
             self._leisure = 1
             self._catalog.look_again()

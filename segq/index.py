@@ -23,7 +23,8 @@ from segq.futex import Word
 from segq.locks import FileMutex
 from segq.mapped import MappedFile
 
-LOOK_AGAIN = 1.0  # seconds, the bound of a sleep; of many consumers, that of one of them
+LOOK_AGAIN = 1.0  # seconds, the bound of a sleep; of many consumers that of one of them:
+AT_LEISURE = 4  # times that is the bound for the others
 EVERYBODY = 1 << 30
 _FIRST, _OF_LATE_MS = 64, 6000
 _MOST_WORD = (1 << 64) - 1  # a damaged counter must not stop who adds to it
