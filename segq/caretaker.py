@@ -57,7 +57,7 @@ class Caretaker:
             self._expire()
         self._free_due()
         if not self._index.turn_to_rescue():
-            self._leisure = min(2 * self._leisure, AT_LEISURE) if self._index.waiting() >= _MANY else 1
+            self._leisure = min(2 * self._leisure, AT_LEISURE) if self._index.waiting(monotonic_ms()) >= _MANY else 1
         else:
             self._leisure = 1
             self._catalog.look_again()

@@ -139,16 +139,6 @@ class DeadLetters(Getting):
             stored, handed = parts.tally.stored()
         return stored - handed
 
-    def __len__(self) -> int:
-        return self.qsize()
-
-    def __bool__(self) -> bool:
-        return True
-
-    def empty(self) -> bool:
-        """Whether no letter waits."""
-        return self.qsize() == 0
-
     # --- settling ---
 
     def requeue(self, ids: str | Iterable[str] | None = None, timeout: float | None = None) -> int:

@@ -26,6 +26,7 @@ from segq.locks import StructureLock
 from segq.process import Owner
 from segq.producer import Producer
 from segq.settings import Settings
+from segq.sized import Sized
 from segq.tidier import Tidier
 
 _handles: weakref.WeakSet[Handle] = weakref.WeakSet()
@@ -76,7 +77,7 @@ class Parts:
             self.index.close()
 
 
-class Handle:
+class Handle(Sized):
     """Opened on first use: `_producer` and `_consumer` are there then, and asking for them opens it."""
 
     path: str

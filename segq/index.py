@@ -26,7 +26,7 @@ from segq.mapped import MappedFile
 LOOK_AGAIN = 1.0  # seconds, the bound of a sleep; of many consumers that of one of them:
 AT_LEISURE = 4  # times that is the bound for the others
 EVERYBODY = 1 << 30
-_FIRST, _OF_LATE_MS = 64, 6000
+_FIRST, _OF_LATE_MS = 64, 6000  # how many handles `waiting` looks at, and what is of late for it
 _MOST_WORD = (1 << 64) - 1  # a damaged counter must not stop who adds to it
 
 
@@ -161,11 +161,10 @@ class Index:
         for word in OwnerWord:
             self.words[self.owner_word(slot, word)] = 0
 
-    def waiting(self) -> int:
-        """How many of the first handles have waited for items of late: a hint."""
+    def waiting(self, now_ms: int) -> int:
+        """How many of the first handles have waited for items of late: a hint. `now_ms` is monotonic."""
         at, step = self.owner_word(1, OwnerWord.WAITED), fmt.OWNER_SIZE // 8
-        now = time.monotonic_ns() // 1_000_000
-        return sum(0 <= now - waited < _OF_LATE_MS for waited in self.words[at : at + _FIRST * step : step].tolist())
+        return sum(0 <= now_ms - waited < _OF_LATE_MS for waited in self.words[at : at + _FIRST * step : step].tolist())
 
     def outstanding(self, slot: int) -> int:
         """Items got by `slot` for which task_done was not called."""

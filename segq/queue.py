@@ -140,16 +140,6 @@ class Queue(Putting, Getting):
             stored, handed = parts.tally.stored()
         return stored - handed
 
-    def __len__(self) -> int:
-        return self.qsize()
-
-    def __bool__(self) -> bool:
-        return True  # a queue is one whether or not something is in it
-
-    def empty(self) -> bool:
-        """Whether `get` would have to wait just now."""
-        return self.qsize() == 0
-
     def full(self) -> bool:
         """Whether `put` would have to wait just now: the capacity is taken by items not acknowledged yet."""
         parts: QueueParts = self._open()

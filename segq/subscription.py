@@ -146,16 +146,6 @@ class Subscription(Getting):
         """How many items wait to be handed out to this label."""
         return self.stats().waiting
 
-    def __len__(self) -> int:
-        return self.qsize()
-
-    def __bool__(self) -> bool:
-        return True
-
-    def empty(self) -> bool:
-        """Whether `get` would have to wait just now."""
-        return self.qsize() == 0
-
     def __repr__(self) -> str:
         return f"<segq.Subscription {self.label!r} of {self.path!r}{' closed' if self._closed else ''}>"
 

@@ -167,16 +167,6 @@ class Topic(Putting):
         with parts.tally_lock:
             return parts.tally.stored()[0]
 
-    def __len__(self) -> int:
-        return self.qsize()
-
-    def __bool__(self) -> bool:
-        return True
-
-    def empty(self) -> bool:
-        """Whether nothing is stored just now."""
-        return self.qsize() == 0
-
     def full(self) -> bool:
         """Whether `put` would have to wait (or drop something) just now."""
         parts: PuttingParts = self._open()

@@ -148,9 +148,7 @@ class SegmentView:
         raise DamagedError(f"{self.name}: item {index} is in no block", segment=str(self.name))
 
     def _open_wal(self, name: SegmentName) -> None:
-        if self._wal is not None:
-            self._wal.close()
-        self._wal = None
+        self._close_wal()
         self._wal = WalReader.open(self._catalog.path(name))
         self.name = name
 
@@ -169,9 +167,13 @@ class SegmentView:
             fs.remove_tree(self._scratch)
             self._scratch = None
 
-    def close(self) -> None:
-        """Lets go of the reader; the ledger stays usable for messages that are still out."""
-        self._close_reader()
+    def _close_wal(self) -> None:
         if self._wal is not None:
             self._wal.close()
-        self._wal = self._batch = None
+            self._wal = None
+
+    def close(self) -> None:
+        """Lets go of the readers; the ledger stays usable for messages that are still out."""
+        self._close_reader()
+        self._close_wal()
+        self._batch = None

@@ -27,14 +27,10 @@ from segq.fs import HeldDescriptor, listing, open_regular
 
 _PAGE, _HEADER = 32 << 10, 7
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
-_BATCH = struct.Struct(
-    "<QIBB8s"
-)  # sequence number, writes in the batch, kind of the write (1: a value), bytes of the key, the key
+_BATCH = struct.Struct("<QIBB8s")  # sequence number, writes in it, kind of the write (1: a value), length of the key, key
 _LENGTH_MOST = 5  # bytes of a length, seven bits in each
 _PEEK = _BATCH.size + _LENGTH_MOST + BLOCK_HEADER.size
 _WAL, _TABLE = re.compile(r"\d+\.log"), re.compile(r"\d+\.(sst|ldb)")
-
-
 _UNUSUAL = (OSError, struct.error, IndexError)  # the disk's word, or lengths that lead beyond what is there
 
 

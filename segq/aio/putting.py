@@ -15,10 +15,11 @@ from segq.aio.handle import Bound, Handle, limit
 from segq.aio.line import NOTHING
 from segq.errors import Full
 from segq.producer import RECALL_LOOK, RECALL_SECONDS, NotAtOnceError
+from segq.sized import Sized
 from segq.stats import Stats
 
 
-class Putting(Handle):
+class Putting(Handle, Sized):
     """The putting methods. A coroutine that is cancelled while it waits for room has stored nothing."""
 
     async def put(self, item: Any, block: bool = True, timeout: float | None = None, ttl: float | None = None) -> None:
@@ -91,16 +92,6 @@ class Putting(Handle):
         """How many items wait to be handed out, roughly, as others go on; of a topic: that some label is not done with."""
         size: int = self._now().qsize()
         return size
-
-    def __len__(self) -> int:
-        return self.qsize()
-
-    def __bool__(self) -> bool:
-        return True
-
-    def empty(self) -> bool:
-        """Whether `qsize` is 0 just now."""
-        return self.qsize() == 0
 
     def full(self) -> bool:
         """Whether `put` would have to wait (or drop something) just now."""

@@ -27,6 +27,7 @@ from segq.errors import ClosedError, Empty, QueueError, ReceiptError, ShutDown, 
 from segq.handle import check_timeout
 from segq.message import Message
 from segq.settings import Settings, positive_seconds, whole_number
+from segq.sized import Sized
 from segq.stats import Stats
 
 _handles: weakref.WeakSet[NatsHandle] = weakref.WeakSet()
@@ -34,7 +35,7 @@ _pools: dict[int, Pool] = {}  # by process
 _closing: set[Future[None]] = set()
 
 
-class NatsHandle:
+class NatsHandle(Sized):
     """A core, opened on the loop of this process."""
 
     path: str
@@ -152,9 +153,6 @@ class NatsPutting(NatsHandle):
         check_arguments(timeout)
         self._call(core.publisher.put_many_as(ids, core.dumped(items), timeout))
 
-    def __bool__(self) -> bool:
-        return True
-
     def full(self) -> bool:
         """Whether `put` would have to wait just now."""
         return bool(self._call(self._open().full()))
@@ -233,16 +231,6 @@ class NatsGetting(NatsHandle):
     def qsize(self) -> int:
         """How many items were never handed out."""
         return int(self._call(self._open().waiting()))
-
-    def __len__(self) -> int:
-        return self.qsize()
-
-    def __bool__(self) -> bool:
-        return True
-
-    def empty(self) -> bool:
-        """Whether nothing waits that was never handed out."""
-        return self.qsize() == 0
 
     def _get(self, most: int, block: bool, timeout: float | None) -> list[Any]:
         core = self._open()

@@ -83,13 +83,6 @@ class NatsTopic(Burying, NatsPutting):
         """How many items are stored."""
         return int(self._call(self._open().stored()))
 
-    def __len__(self) -> int:
-        return self.qsize()
-
-    def empty(self) -> bool:
-        """Whether nothing is stored just now."""
-        return self.qsize() == 0
-
 
 class NatsSubscription(Burying, NatsGetting):
     """A durable consumer with the API of `segq.Subscription`."""
