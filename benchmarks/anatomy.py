@@ -23,8 +23,7 @@ from rich.table import Table
 
 import segq
 from benchmarks.crew import clock
-from segq import format as fmt
-from segq import futex
+from segq import blocks, futex
 from segq.segment import SegmentReader, SegmentWriter
 from segq.wal import WalReader
 
@@ -82,13 +81,13 @@ def rocksdb(place: Path) -> list[Row]:
         yield
         found.setdefault(name, []).append((clock() - begun) / 1e3)
 
-    block = fmt.encode_block([ITEM] * BLOCK_ITEMS, 1)
     for n in range(ROUNDS):
         path = place / f"segment-{n}"
         path.mkdir()
         with timed("an instance made"):
             writer = SegmentWriter(str(path))
         for first in range(0, BLOCKS * BLOCK_ITEMS, BLOCK_ITEMS):
+            block = blocks.encode(first, [ITEM] * BLOCK_ITEMS, 1)
             with timed("a block of 254 KiB written"):
                 writer.write(first, block, sync=False)
         writer.close()

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import os
 
+from segq import blocks
 from segq import format as fmt
+from segq.blocks import END_MASK, IS_REFERENCE, RUN, Runs
 from segq.errors import DamagedError
-from segq.format import END_MASK, HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, IS_REFERENCE, RUN, HalfWord, Runs
+from segq.format import HALF_BYTES, HALF_ITEMS, HALF_RUNS, HALF_SIZE, HalfWord
 from segq.fs import HeldDescriptor, open_regular, rename, storage_errors, unlink
 from segq.locks import try_lock
 from segq.mapped import MappedFile
 
 _FIRST_LIFE = 2  # the sequence of a half that was not reused yet
-_SEQUENCE, _FIRST, _END, _RUNS, _REFERENCES = (int(word) for word in HalfWord)
+_SEQUENCE, _FIRST, _END, _RUNS, _REFERENCES, _REUSED = (int(word) for word in HalfWord)
 
 
 class BatchWriter:
@@ -71,6 +73,13 @@ class BatchWriter:
         """Says that ends may be marked from now on; before the first such item is published."""
         self._words[self._current * HALF_SIZE // 8 + _REFERENCES] = 1
 
+    def reuse(self, word: int) -> None:
+        """Says how far `blob` is being written over; before it is."""
+        self._words[_REUSED] = word
+
+    def reused(self) -> int:
+        return self._words[_REUSED]
+
     def close_half(self) -> None:
         """Says where the current half ends, so that what follows is not looked for in it; an empty one is withdrawn."""
         at = self._current * HALF_SIZE // 8
@@ -83,10 +92,11 @@ class BatchWriter:
         """The current half's items as a block."""
         half, view = self._current * HALF_SIZE, self._file.view
         ends_at, runs_at = half + fmt.ENDS_AT, half + fmt.RUNS_AT
-        return fmt.join_block(
-            bytes(view[ends_at : ends_at + 4 * self.count]),
-            bytes(view[runs_at : runs_at + RUN.size * self.runs]),
-            self.payload[: self.end],
+        return blocks.join(
+            self.first,
+            view[ends_at : ends_at + 4 * self.count],
+            view[runs_at : runs_at + RUN.size * self.runs],
+            memoryview(self.payload)[: self.end],
             references=self._words[half // 8 + _REFERENCES] != 0,
         )
 
@@ -152,7 +162,7 @@ class BatchReader:
                 continue
             if references:
                 return (
-                    fmt.marked(data, 0, 0, [((bound & END_MASK) - start) | (bound & IS_REFERENCE) for bound in bounds]),
+                    blocks.marked(data, 0, 0, [((bound & END_MASK) - start) | (bound & IS_REFERENCE) for bound in bounds]),
                     (
                         begin,
                         first,
@@ -164,8 +174,12 @@ class BatchReader:
                 bounds = [bound - start for bound in bounds]
             if high - low == 1:
                 return [data], (begin, first, noted), False
-            return fmt.slices(data, 0, bounds), (begin, first, noted), False
+            return blocks.slices(data, 0, bounds), (begin, first, noted), False
         return None
+
+    def reused(self) -> int:
+        """How far `blob` has been, or is being, written over."""
+        return self._words[_REUSED]
 
     def item(self, index: int) -> bytes | None:
         """The bytes of one published item of the half that is open; None if it is not there, or large."""
@@ -228,7 +242,7 @@ class BatchReader:
             payload = bytes(self._view[half + fmt.PAYLOAD_AT : half + fmt.PAYLOAD_AT + last])
             references = self._words[at + _REFERENCES] != 0
             if self._words[at] == sequence:  # else it was written to RocksDB meanwhile
-                found.append((first, fmt.join_block(ends, noted, payload, references=references)))
+                found.append((first, blocks.join(first, ends, noted, payload, references=references)))
         return found
 
     def _certain(self, half: int, runs: int) -> int:
@@ -261,5 +275,5 @@ class BatchReader:
             runs = min(self._words[at + _RUNS], HALF_RUNS)
             noted = bytes(self._view[half + fmt.RUNS_AT : half + fmt.RUNS_AT + RUN.size * runs])
             payload = bytes(self._view[half + fmt.PAYLOAD_AT : half + fmt.PAYLOAD_AT + last])
-            found.append((first, fmt.join_block(ends, noted, payload, references=self._words[at + _REFERENCES] != 0)))
+            found.append((first, blocks.join(first, ends, noted, payload, references=self._words[at + _REFERENCES] != 0)))
         return sorted(found)

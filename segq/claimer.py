@@ -12,11 +12,12 @@ from typing import Any
 
 from segq import fs
 from segq.blob import DamagedItem
+from segq.blocks import Runs, put_time
 from segq.burial import Burial
 from segq.catalog import Catalog
 from segq.claims import Claimant, ClaimedItems, Pace, spent_reason
 from segq.errors import DamagedError, QueueError
-from segq.format import IndexWord, Runs, put_time
+from segq.format import IndexWord
 from segq.ledger_view import monotonic_ms
 from segq.settings import Settings
 from segq.shelf import Shelf

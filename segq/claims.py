@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from segq.alarm import Alarm
+from segq.blocks import Runs, put_time
 from segq.errors import QueueError
 from segq.failpoints import ARMED, reach
-from segq.format import DONE, HANDED, IndexWord, Runs, SegmentName, put_time
+from segq.format import DONE, HANDED, IndexWord, SegmentName
 from segq.index import Bell, Index
 from segq.ledger import Ledger
 from segq.ledger_view import monotonic_deadline, monotonic_ms

@@ -12,11 +12,12 @@ import os
 from collections.abc import Iterator
 from itertools import pairwise
 
+from segq import blocks
 from segq import format as fmt
 from segq.batch import BatchReader
-from segq.blob import BlobReader
+from segq.blob import BlobReader, unknown, with_checksums
+from segq.blocks import END_MASK, IS_REFERENCE, Block
 from segq.errors import DamagedError
-from segq.format import END_MASK, IS_REFERENCE, Block
 from segq.fs import Directory
 from segq.segment import Blocks
 
@@ -75,10 +76,10 @@ class Contents:
             end = min(block.first + block.count, self._end)
             if begin >= end:
                 continue
-            expires = fmt.expiries(block.runs, block.count)
+            expires = blocks.expiries(block.runs, block.count)
             for i, item in enumerate(block.items(begin, end), begin):
                 data: bytes | None = item
-                if type(item) is fmt.Reference:
+                if type(item) is blocks.Reference:
                     try:
                         data = self._fetch(item)
                     except DamagedError as error:
@@ -89,20 +90,25 @@ class Contents:
 
     def _blocks(self) -> Iterator[Block]:
         batch = self._batch()
-        blocks = Blocks(self._directory.path, self._path, thorough=self._thorough)
-        yield from blocks
-        self.trouble += [str(error) for error in blocks.trouble]
+        stored = Blocks(self._directory.path, self._path, thorough=self._thorough)
+        yield from stored
+        self.trouble += [str(error) for error in stored.trouble]
         yield from batch
 
     def _batch(self) -> list[Block]:
         try:
             reader = BatchReader(os.path.join(self._directory.path, fmt.BATCH_FILE), writable=False)
-            return [fmt.decode_block(fmt.block_key(first), data) for first, data in reader.copies(self._published)]
+            copies = reader.copies(self._published)
+            return [blocks.decode(blocks.key(first), self._with_checksums(first, data, reader)) for first, data in copies]
         except FileNotFoundError:
             return []
         except DamagedError as error:
             self.trouble.append(f"the open batch: {error}")
             return []
+
+    def _with_checksums(self, first: int, data: bytes, reader: BatchReader) -> bytes:
+        """As if the copy were a block already: beside the open batch it is known which large items are what they were."""
+        return with_checksums(first, data, self._directory.path, reused=reader.reused)
 
     def _fetch(self, reference: bytes) -> bytes:
         """The bytes of a large item. Raises DamagedError."""
@@ -111,7 +117,7 @@ class Contents:
                 self._blob = BlobReader(self._directory.path)
             except FileNotFoundError:
                 raise DamagedError(f"{self._path}: the file with the bytes of its large items is gone") from None
-        return self._blob.read(reference)
+        return self._blob.read(reference, unknown)
 
     def close(self) -> None:
         if self._blob is not None:

@@ -17,7 +17,7 @@ import signal
 POINTS = frozenset(
     {
         "put.begun", "put.payload", "put.published", "turn.begun", "turn.flushed", "turn.turned",
-        "block.begun", "block.written", "block.published", "blob.begun", "blob.written",
+        "block.begun", "block.written", "block.published", "blob.begun", "blob.reused", "blob.written",
         "create.named", "create.ledger", "create.batch", "create.rocksdb",
         "seal.begun", "seal.flushed", "seal.closed", "seal.marked", "seal.renamed", "seal.tidied", "resume.renamed",
         "claim.marked", "claim.moved", "claim.chosen", "get.taken", "get.done", "receive.handed",

@@ -13,25 +13,6 @@ digits) names a *lineage*: all segments written by one producer handle carry the
 tail of another's work goes on under the other's), so that "items of one producer are delivered in the order put" can be
 kept by looking at names alone. In a segment's directory lie a RocksDB instance, `ledger`, and, while it is loading, `batch`.
 
-A *block* (a RocksDB value; its key is the index of its first item, 8 bytes big-endian; all else little-endian)::
-
-    0   magic   2s  b"SB"
-    2   version u8
-    3   flags   u8   1: has references
-    4   runs    u32  number of runs
-    8   count   u32  number of items
-    12  unused  u32
-    16  ends    u32[count]   end of each item within the payload
-        runs    (index u32, ttl u32, time u64)[runs]
-        payload bytes
-
-Where a block has references, the top bit of an item's end says that the item is one: (offset u64, length u64, CRC-32 u32,
-u32 1: has a CRC) of its bytes in the file `blob`, where items larger than LARGE_BYTES are kept.
-
-A *run* says when the items from `index` (counted within the block) on were put, in milliseconds of the epoch, up to the
-next run; `ttl` is their time to live in milliseconds, 0 for none. Items put in the same millisecond share a run, so a
-busy producer writes one for about a thousand items.
-
 The *open batch* (file `batch`) is two halves, each::
 
     0       sequence u64   odd while the half is being made ready for reuse
@@ -39,6 +20,7 @@ The *open batch* (file `batch`) is two halves, each::
     16      end      u64   0 while open; index behind its last item once closed
     24      runs     u64   number of runs
     32      refs     u64   1: has references
+    40      reused   u64   of the first half only: how far `blob` is being written over, see there
     64      ends     u32[HALF_ITEMS]
     16384   runs     (index u32, ttl u32, time u64)[HALF_RUNS]
     32768   payload  HALF_BYTES
@@ -65,14 +47,8 @@ import functools
 import hashlib
 import json
 import re
-import struct
 import sys
 import uuid
-import zlib
-from array import array
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
@@ -84,6 +60,7 @@ if sys.byteorder != "little":  # pragma: no cover  # mapped words are native; th
 
 VERSION = 1
 PAGE = 4096
+MOST_ITEMS = 1 << 26  # in a segment: bounds what a damaged count can make a reader allocate
 
 QUEUE_FILE, LOCK_FILE, INDEX_FILE = "queue.json", "queue.lock", "index"
 OWNERS_DIR, QUARANTINE_DIR, SCRATCH_SUFFIX = "owners", "quarantine", ".scratch"
@@ -205,170 +182,6 @@ def decode_queue_file(data: bytes, path: str) -> tuple[str, str, Settings]:
         raise NotAQueueError(f"{path}: {QUEUE_FILE} is damaged ({error}); nothing was touched", path=path) from error
 
 
-# --- blocks -----------------------------------------------------------------------------------------------------------
-
-BLOCK_HEADER = struct.Struct("<2sBBIII")
-BLOCK_MAGIC, BLOCK_VERSION = b"SB", 1
-MOST_ITEMS = 1 << 26  # in a segment: bounds what a damaged count can make a reader allocate
-HAS_REFERENCES, HAS_CHECKSUM = 1, 2
-REFERENCE = struct.Struct("<QQII")
-IS_REFERENCE, END_MASK = 1 << 31, (1 << 31) - 1
-LARGE_BYTES = 32 << 10  # from about 8 KiB on a write into `blob` costs less than the way through the batch and RocksDB
-
-
-class Reference(bytes):
-    """The place of a large item's bytes, in the place of the item."""
-
-    __slots__ = ()
-
-
-RUN = struct.Struct("<IIQ")
-Runs = tuple[int, int, bytes]
-"""Runs as they lie on disk: (the item from which on they are meant, the item from which their indexes count, the bytes).
-
-They are taken along as bytes and read only when somebody asks for a time: a slow producer writes one run an item.
-"""
-
-
-def put_time(pieces: Sequence[Runs], item: int) -> int:
-    """When `item` was put, in milliseconds of the epoch; `pieces` in order of their items. 0 if it cannot be known."""
-    for begin, base, noted in reversed(pieces):
-        if item >= begin and noted:
-            runs = range(len(noted) // RUN.size)
-            at = bisect_right(
-                runs, item - base, key=lambda run: int.from_bytes(noted[run * RUN.size : run * RUN.size + 4], "little")
-            )
-            return int(RUN.unpack_from(noted, max(0, at - 1) * RUN.size)[2])
-    return 0
-
-
-def expiries(runs: bytes, count: int) -> list[int]:
-    """When each of a block's `count` items expires, in milliseconds of the epoch."""
-    noted = [RUN.unpack_from(runs, at) for at in range(0, len(runs), RUN.size)]
-    found: list[int] = []
-    for (_, ttl, put_at), after in zip(noted, [*(run[0] for run in noted), count][1:], strict=True):
-        found += [min(put_at + ttl, NEVER) if ttl else NEVER] * (min(after, count) - len(found))
-    return found + [NEVER] * (count - len(found))
-
-
-def block_key(first: int) -> bytes:
-    return first.to_bytes(8, "big")
-
-
-def encode_block(items: Sequence[bytes], time_ms: int, ttl_ms: int = 0, *, references: bool = False) -> bytes:
-    """A block of `items`, all put at `time_ms`; `references`: some of them are `Reference`s."""
-    ends = array("I", [0]) * len(items)
-    end = 0
-    for i, item in enumerate(items):
-        end += len(item)
-        ends[i] = end | IS_REFERENCE if references and type(item) is Reference else end
-    header = BLOCK_HEADER.pack(BLOCK_MAGIC, BLOCK_VERSION, HAS_REFERENCES if references else 0, 1, len(items), 0)
-    return b"".join((header, ends.tobytes(), RUN.pack(0, ttl_ms, time_ms), *items))
-
-
-def join_block(ends: bytes, runs: bytes, payload: bytes, *, references: bool) -> bytes:
-    """A block from arrays that have its layout already (the open batch's)."""
-    header = BLOCK_HEADER.pack(
-        BLOCK_MAGIC, BLOCK_VERSION, HAS_REFERENCES if references else 0, len(runs) // RUN.size, len(ends) // 4, 0
-    )
-    return b"".join((header, ends, runs, payload))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Block:
-    """A decoded block: item i is `payload[ends[i-1] : ends[i]]`."""
-
-    first: int
-    payload: bytes
-    ends: memoryview
-    runs: bytes
-    references: bool
-
-    @property
-    def count(self) -> int:
-        return len(self.ends)
-
-    def items(self, begin: int, end: int) -> list[bytes]:
-        """The raw items begin … end-1, counted within the segment."""
-        low, high = begin - self.first, end - self.first
-        before = self.ends[low - 1] if low else 0
-        ends = self.ends[low:high].tolist()
-        return marked(self.payload, 0, before, ends) if self.references else slices(self.payload, before, ends)
-
-    def lengths(self) -> list[int]:
-        """Of each item, in bytes; of a large one, whose bytes are elsewhere, what it has there."""
-        found, before = [], 0
-        for end in self.ends:
-            stop = end & END_MASK
-            length = stop - before
-            if self.references and end & IS_REFERENCE and length == REFERENCE.size:
-                length = REFERENCE.unpack_from(self.payload, before)[1]
-            found.append(length)
-            before = stop
-        return found
-
-
-def slices(data: bytes, begin: int, ends: list[int]) -> list[bytes]:
-    """`data` cut at `ends`, the first piece beginning at `begin`. Raises DamagedError unless each begins where one ends."""
-    if not ends:
-        return []
-    if ends[0] < begin or sorted(ends) != ends:  # pieces that overlap could take any amount of memory
-        raise DamagedError("items that end before they begin")
-    return [data[begin : ends[0]], *[data[a:b] for a, b in pairwise(ends)]]
-
-
-def marked(data: bytes, start: int, before: int, ends: list[int]) -> list[bytes]:
-    """The same where ends may be marked: those items come as `Reference`s. Ends count from `start`."""
-    items: list[bytes] = []
-    begin = start + (before & END_MASK)
-    for end in ends:
-        stop = start + (end & END_MASK)
-        if stop < begin:
-            raise DamagedError("items that end before they begin")
-        item = data[begin:stop]
-        items.append(Reference(item) if end & IS_REFERENCE else item)
-        begin = stop
-    return items
-
-
-def has_references(block: bytes) -> bool:
-    """Whether large items' places may be among its items."""
-    return bool(BLOCK_HEADER.unpack_from(block)[2] & HAS_REFERENCES)
-
-
-def with_checksum(first: int, block: bytes) -> bytes:
-    """The block as it is stored under `first`: with a CRC-32 of its key and of itself."""
-    magic, version, flags, runs, count, _ = BLOCK_HEADER.unpack_from(block)
-    header = BLOCK_HEADER.pack(magic, version, flags | HAS_CHECKSUM, runs, count, 0)
-    rest = memoryview(block)[BLOCK_HEADER.size :]
-    checksum = zlib.crc32(rest, zlib.crc32(block_key(first) + header))
-    return b"".join((header[:-4], checksum.to_bytes(4, "little"), rest))
-
-
-def decode_block(key: bytes, data: bytes, *, verify: bool = False) -> Block:
-    """Checks every length before it believes it, and to `verify` the checksum as well; raises DamagedError."""
-    if len(key) != 8 or len(data) < BLOCK_HEADER.size:
-        raise DamagedError("block shorter than its header")
-    magic, version, flags, runs, count, checksum = BLOCK_HEADER.unpack_from(data)
-    if magic != BLOCK_MAGIC or version != BLOCK_VERSION:
-        raise DamagedError(f"block with magic {magic!r}, version {version}")
-    if verify:
-        header = data[: BLOCK_HEADER.size - 4] + bytes(4)
-        if zlib.crc32(memoryview(data)[BLOCK_HEADER.size :], zlib.crc32(key + header)) != checksum or not flags & HAS_CHECKSUM:
-            raise DamagedError("block whose checksum does not fit")
-    runs_at = BLOCK_HEADER.size + 4 * count
-    start = runs_at + RUN.size * runs
-    if start > len(data):
-        raise DamagedError(f"block of {len(data)} bytes claims {count} items and {runs} runs")
-    ends = memoryview(data)[BLOCK_HEADER.size : runs_at].cast("I")
-    if int.from_bytes(key, "big") + count > MOST_ITEMS:
-        raise DamagedError(f"block of {count} items from {int.from_bytes(key, 'big')} on")
-    references = bool(flags & HAS_REFERENCES)
-    if count and (ends[-1] & END_MASK if references else ends[-1]) != len(data) - start:
-        raise DamagedError(f"block's items end at {ends[-1]}, its payload at {len(data) - start}")
-    return Block(int.from_bytes(key, "big"), data[start:], ends, data[runs_at:start], references)
-
-
 # --- open batch -------------------------------------------------------------------------------------------------------
 
 HALF_ITEMS = 4080  # with the 64-byte header exactly 16 KiB, so that the runs begin on a page of any machine
@@ -387,6 +200,7 @@ class HalfWord(enum.IntEnum):
     END = 2
     RUNS = 3
     REFERENCES = 4
+    REUSED = 5
 
 
 # --- ledger -----------------------------------------------------------------------------------------------------------

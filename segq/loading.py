@@ -17,12 +17,14 @@ import time
 from array import array
 from itertools import accumulate
 
+from segq import blocks
 from segq import format as fmt
 from segq.batch import BatchWriter
 from segq.blob import BlobWriter, with_checksums
+from segq.blocks import IS_REFERENCE, LARGE_BYTES, Reference
 from segq.catalog import Catalog, Loading
 from segq.failpoints import ARMED, reach
-from segq.format import HALF_BYTES, HALF_ITEMS, IS_REFERENCE, LARGE_BYTES, NEVER, LedgerWord, Reference, SegmentName
+from segq.format import HALF_BYTES, HALF_ITEMS, NEVER, LedgerWord, SegmentName
 from segq.segment import SegmentWriter
 
 _PUBLISHED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.PUBLISHED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
@@ -33,7 +35,7 @@ UNLIMITED = 1 << 62
 _BLOB_SHARE = 8
 _SHORTEST_SPAN = 0.1  # seconds
 _LOOKS, _LOOK_SECONDS = 4, 0.00005
-_BLOB_WORTH = 4 << 20  # about as much as a new segment costs in time to write
+_BLOB_WORTH = 16 << 20  # of disk for nothing: more than this is worth a new segment
 
 
 class LoadingSegment:
@@ -115,7 +117,8 @@ class LoadingSegment:
         self.ledger.allocate(self.published + count)
         if size > LARGE_BYTES and not self._direct and max(map(len, items)) > LARGE_BYTES:
             lengths = [len(item) for item in items]
-            items = [self._spill(item) if len(item) > LARGE_BYTES else item for item in items]
+            first = self.published
+            items = [self._spill(i, item) if len(item) > LARGE_BYTES else item for i, item in enumerate(items, first)]
             size = sum(map(len, items))
         else:
             lengths = None
@@ -124,17 +127,25 @@ class LoadingSegment:
         else:
             self._gather(items, size, lengths, ttl_ms)
 
-    def _spill(self, item: bytes) -> bytes:
+    def _spill(self, index: int, item: bytes) -> bytes:
         """A large item's bytes go to the blob; what takes its place."""
         if self._blob is None:
             self._blob = BlobWriter(self.path)
         if ARMED:
             reach("blob.begun")
-        reference = self._blob.write(item)
+        reference = self._blob.write(index, item, self._over, self._reuse)
         if ARMED:
             reach("blob.written")
         self.bytes += len(item) // _BLOB_SHARE
         return reference
+
+    def _over(self, index: int) -> bool:
+        return self._catalog.all_done(self.name, self.ledger, index, index + 1)
+
+    def _reuse(self, word: int) -> None:
+        if self._batch is None:
+            self._batch = self._begin_batch()
+        self._batch.reuse(word)
 
     def _gather(self, items: list[bytes], size: int, lengths: list[int] | None, ttl_ms: int) -> None:
         count = len(items)
@@ -177,9 +188,9 @@ class LoadingSegment:
         if ARMED:
             reach("block.begun")
         now = time.time_ns() // 1_000_000
-        block = fmt.encode_block(items, now, ttl_ms, references=lengths is not None)
+        block = blocks.encode(first, items, now, ttl_ms, references=lengths is not None)
         if lengths is not None:
-            block = with_checksums(first, block, self.path, self.ledger.states)
+            block = self._with_checksums(first, block)
         try:
             self._write(first, block)
             if ARMED:
@@ -255,9 +266,12 @@ class LoadingSegment:
             return
         batch.count, batch.end = self.count, self.end
         if not (self._all_done() or (self._writer is None and self._done_soon())):  # else nobody will read it
-            self._write(self.base, with_checksums(self.base, batch.block(), self.path, self.ledger.states))
+            self._write(self.base, self._with_checksums(self.base, batch.block()))
             self.bytes += self.end
         self._leave_half(batch)
+
+    def _with_checksums(self, first: int, block: bytes) -> bytes:
+        return with_checksums(first, block, self.path, self.ledger.states, self._batch.reused if self._batch else None)
 
     def _all_done(self) -> bool:
         return self._catalog.all_done(self.name, self.ledger, self.base, self.base + self.count)

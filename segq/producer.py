@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from segq import rescue
+from segq.blocks import LARGE_BYTES
 from segq.catalog import Catalog, new_lineage
 from segq.errors import ClosedError, Full, ItemTooLarge, QueueError, SerializationError, ShutDown
 from segq.failpoints import ARMED, reach
-from segq.format import HALF_BYTES, LARGE_BYTES, MOST_ITEMS, IndexWord, LedgerWord, OwnerWord
+from segq.format import HALF_BYTES, MOST_ITEMS, IndexWord, LedgerWord, OwnerWord
 from segq.index import LOOK_AGAIN
 from segq.keeper import HOLD_SECONDS, Keeper, recall
 from segq.ledger_view import now_ms

@@ -314,7 +314,7 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
             fs.quarantine(os.path.dirname(path), os.path.join(os.path.basename(path), fmt.BATCH_FILE), reason)
             pieces, same_boot = [], False
         for first, block in pieces:
-            writer.write(first, with_checksums(first, block, path, ledger.states), sync=False)
+            writer.write(first, with_checksums(first, block, path, ledger.states, batch.reused if batch else None), sync=False)
         logged = None if same_boot else writer.logged()
     finally:
         writer.close()

@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 
 from rocksdict import AccessType, DBCompressionType, DBRecoveryMode, Options, Rdict, WriteOptions
 
+from segq import blocks
 from segq import format as fmt
+from segq.blocks import Block
 from segq.errors import DamagedError, NotAQueueError, QueueError, StorageError
-from segq.format import Block
 from segq.fs import Directory, listing, read_file, refuse_other_than_files, shadow, storage_error
 
 _open: dict[int, Rdict] = {}
@@ -35,7 +36,7 @@ _here = os.getpid()
 
 # Larger than any segment, so that the data stays in the log and is never rewritten. Memory is taken as it is used.
 _WRITE_BUFFER = 4 << 30
-_ARENA_BLOCK = 256 << 10
+_ARENA_BLOCK = 2 << 20
 _OURS = (fmt.LEDGER_FILE, fmt.BATCH_FILE, fmt.BLOB_FILE)  # in the same directory; RocksDB does not know them
 # RocksDB reserves disk for the log by this much at a time (it has no other effect with one column family).
 _LOG_RESERVE = 1 << 20
@@ -175,15 +176,17 @@ class SegmentWriter:
         self._sync.sync = True
 
     def write(self, first: int, block: bytes, *, sync: bool) -> None:
-        """Stores a block whole or not at all; with `sync`, on the disk itself. After an error, only `close` works."""
+        """Stores a block, made for `first`, whole or not at all; with `sync`, on the disk itself.
+
+        After an error, only `close` works.
+        """
         if self._instance is None:
             raise StorageError(f"{self._path}: an earlier write failed", path=self._path)
-        block = fmt.with_checksum(first, block)
         try:
             if sync:
-                self._instance.put(fmt.block_key(first), block, write_opt=self._sync)
+                self._instance.put(blocks.key(first), block, write_opt=self._sync)
             else:
-                self._instance[fmt.block_key(first)] = block
+                self._instance[blocks.key(first)] = block
         except Exception as error:
             self.close()
             raise _translated(error, self._path, reading=False) from error
@@ -257,7 +260,7 @@ class SegmentReader:
         """Where the first block begins that begins after item `index`; None if there is none."""
         try:
             cursor = self._live().iter()
-            cursor.seek(fmt.block_key(index + 1))
+            cursor.seek(blocks.key(index + 1))
             cursor.status()
             return int.from_bytes(cursor.key(), "big") if cursor.valid() else None
         except DamagedError:
@@ -280,7 +283,7 @@ class SegmentReader:
 
     def _find(self, index: int) -> Block | None:
         instance = self._live()
-        key = fmt.block_key(index)
+        key = blocks.key(index)
         try:
             data: Any = instance.get(key)
             if data is None:
@@ -293,7 +296,7 @@ class SegmentReader:
                 del cursor  # a live one would keep the instance open
         except Exception as error:
             raise _translated(error, self._path, reading=True) from error
-        block = fmt.decode_block(key, data)
+        block = blocks.decode(key, data)
         return block if index < block.first + block.count else None
 
     def close(self) -> None:
@@ -384,7 +387,7 @@ class Blocks:
             key, data = cursor.key(), cursor.value()
             if int.from_bytes(key, "big") not in self._seen:
                 try:
-                    block = fmt.decode_block(key, data)
+                    block = blocks.decode(key, data)
                 except DamagedError as error:
                     self.trouble.append(error)
                 else:
@@ -408,7 +411,7 @@ def _end_of(instance: Rdict, path: str) -> int:
         del cursor
     except Exception as error:
         raise _translated(error, path, reading=True) from error
-    block = fmt.decode_block(key, data)
+    block = blocks.decode(key, data)
     return block.first + block.count
 
 
@@ -419,9 +422,9 @@ def _logged(instance: Rdict, path: str) -> Logged:
         cursor = instance.iter()
         cursor.seek_to_first()
         while cursor.valid():
-            block = fmt.decode_block(cursor.key(), cursor.value())
+            block = blocks.decode(cursor.key(), cursor.value())
             missing = block.first - len(expires)
-            expires += [fmt.NEVER] * missing + fmt.expiries(block.runs, block.count)
+            expires += [fmt.NEVER] * missing + blocks.expiries(block.runs, block.count)
             lengths += [0] * missing + block.lengths()
             cursor.next()
         cursor.status()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, NamedTuple
 
 from segq import stats
+from segq.blocks import put_time
 from segq.burial import Burial
 from segq.consumer import Consumer
 from segq.dead import DeadLetters
 from segq.errors import SettingsError
-from segq.format import SegmentName, put_time
+from segq.format import SegmentName
 from segq.getting import Getting
 from segq.handle import Parts
 from segq.label_catalog import LabelCatalog
@@ -20,6 +22,8 @@ from segq.serializers import Serializer, codec, name_of
 from segq.settings import Settings, validated, whole_number
 from segq.topic_catalog import TopicCatalog
 from segq.view import SegmentView
+
+log = logging.getLogger("segq")
 
 STARTS = ("oldest", "newest", "next")
 
@@ -45,6 +49,7 @@ class TopicParts(Parts):
         try:
             return put_time(view.read(i, i + 1)[1], i) / 1000
         except Exception:  # a look for people's sake; the segment may be going, or damaged
+            log.debug("cannot say when item %s of %s was put", i, name, exc_info=True)
             return 0.0
         finally:
             view.close()

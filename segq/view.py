@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 
 from segq import format as fmt
 from segq import fs
 from segq.batch import BatchReader
 from segq.blob import BlobReader, DamagedItem
+from segq.blocks import Block, Reference, Runs
 from segq.catalog import Catalog
 from segq.errors import DamagedError
-from segq.format import Block, Reference, Runs, SegmentName, State
+from segq.format import SegmentName, State
 from segq.ledger import Ledger
 from segq.process import Owner
 from segq.segment import SegmentReader
@@ -79,25 +81,25 @@ class SegmentView:
             found = self._batch.read(begin, end, published)
             if found is not None:
                 items, noted, references = found
-                return self._fetched(items) if references else items, noted
+                return self._fetched(items, self._batch.reused) if references else items, noted
         block = self._find_block(begin)
         if block is None:
             self._batch = self._open_batch()  # the segment may be in a later life than when we mapped it
             found = self._batch.read(begin, end, published) if self._batch is not None else None
-            if found is not None:
+            if self._batch is not None and found is not None:
                 items, noted, references = found
-                return self._fetched(items) if references else items, noted
+                return self._fetched(items, self._batch.reused) if references else items, noted
             block = self._block(begin)
         items = block.items(begin, min(end, block.first + block.count))
         return self._fetched(items) if block.references else items, (begin, block.first, block.runs)
 
-    def _fetched(self, items: list[bytes]) -> list[bytes]:
-        """`items` with the bytes of large ones in the place of their references."""
+    def _fetched(self, items: list[bytes], reused: Callable[[], int] | None = None) -> list[bytes]:
+        """`items` with the bytes of large ones in the place of their references. `reused`: where they are in the open batch."""
         if not any(type(item) is Reference for item in items):
             return items
         blob = self._open_blob()
         try:
-            return [blob.read(item) if type(item) is Reference else item for item in items]
+            return [blob.read(item, reused) if type(item) is Reference else item for item in items]
         finally:
             blob.close()  # a large file that is deleted meanwhile must not keep its place on the disk through us
 

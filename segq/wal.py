@@ -20,26 +20,27 @@ import struct
 from bisect import bisect_right
 from typing import NamedTuple
 
-from segq import format as fmt
+from segq import blocks
+from segq.blocks import Block
 from segq.errors import DamagedError, QueueError
-from segq.format import BLOCK_HEADER, Block
 from segq.fs import HeldDescriptor, listing, open_regular
 
 _PAGE, _HEADER = 32 << 10, 7
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _BATCH = struct.Struct("<QIBB8s")  # sequence number, writes in it, kind of the write (1: a value), length of the key, key
 _LENGTH_MOST = 5  # bytes of a length, seven bits in each
-_PEEK = _BATCH.size + _LENGTH_MOST + BLOCK_HEADER.size
+_PEEK = _BATCH.size + _LENGTH_MOST + blocks.HEADER.size
 _WAL, _TABLE = re.compile(r"\d+\.log"), re.compile(r"\d+\.(sst|ldb)")
 _UNUSUAL = (OSError, struct.error, IndexError)  # the disk's word, or lengths that lead beyond what is there
 
 
 class _Record(NamedTuple):
-    """Where a block lies: its record's place in the file, and the block's own within the record."""
+    """Where a block lies: its record's place in the file, the block's own within the record, and its payload's."""
 
     at: int
     end: int
     value: int
+    payload: int
     items: int
 
 
@@ -125,28 +126,29 @@ class WalReader(HeldDescriptor):
                 return False
             end += _HEADER + length
         if len(start) < _PEEK:  # the first piece is but the rest of a page
-            start = _joined(os.pread(self.descriptor, end - at, at))[:_PEEK]
+            start, _ = _parts(os.pread(self.descriptor, end - at, at), 0, _PEEK)
         _, writes, write, key_length, key = _BATCH.unpack_from(start)
         value = _BATCH.size
         while start[value] & 0x80:
             value += 1
         value += 1
-        magic, version, flags, _, count, _ = BLOCK_HEADER.unpack_from(start, value)
-        known = (writes, write, key_length, magic, version) == (1, 1, 8, fmt.BLOCK_MAGIC, fmt.BLOCK_VERSION)
-        if not known or not flags & fmt.HAS_CHECKSUM:
+        magic, version, flags, runs, count, _ = blocks.HEADER.unpack_from(start, value)
+        known = (writes, write, key_length, magic, version) == (1, 1, 8, blocks.MAGIC, blocks.VERSION)
+        if not known or not flags & blocks.HAS_CHECKSUM:
             self._end = -1
             return False
         self._end = end
         self._firsts.append(int.from_bytes(key, "big"))
-        self._records.append(_Record(at, end, value, count))
+        self._records.append(_Record(at, end, value, value + blocks.payload_at(runs, count), count))
         return True
 
     def _read(self, place: int) -> Block | None:
         """The block of a record, None if it is not as it was written."""
         record = self._records[place]
-        data = _joined(os.pread(self.descriptor, record.end - record.at, record.at))[record.value :]
+        data = os.pread(self.descriptor, record.end - record.at, record.at)
+        head, payload = _parts(data, record.value, record.payload)
         try:
-            return fmt.decode_block(fmt.block_key(self._firsts[place]), data, verify=True)
+            return blocks.decode_parts(blocks.key(self._firsts[place]), head, payload, verify=True)
         except DamagedError:
             return None
 
@@ -158,12 +160,16 @@ def _piece(header: bytes) -> tuple[int, int]:
     return header[4] | header[5] << 8, header[6]
 
 
-def _joined(data: bytes) -> bytes:
-    """A record from its pieces, which follow each other."""
-    view, pieces, at = memoryview(data), [], 0
-    while at < len(data):
-        length, _ = _piece(data[at : at + _HEADER])
+def _parts(record: bytes, begin: int, middle: int) -> tuple[bytes, bytes]:
+    """What is in a record from `begin` up to `middle`, and from there on; its pieces follow each other."""
+    view, at = memoryview(record), 0
+    first: list[memoryview] = []
+    second: list[memoryview] = []
+    while at < len(record):
+        length, _ = _piece(record[at : at + _HEADER])
         at += _HEADER
-        pieces.append(view[at : at + length])
-        at += length
-    return b"".join(pieces)
+        piece = view[at : at + length]
+        first.append(piece[max(begin, 0) : max(middle, 0)])
+        second.append(piece[max(middle, 0) :])
+        at, begin, middle = at + length, begin - length, middle - length
+    return b"".join(first), b"".join(second)

@@ -13,8 +13,8 @@ from bisect import bisect_right
 from collections import Counter
 from typing import NamedTuple
 
+from segq import blocks, fs
 from segq import format as fmt
-from segq import fs
 from segq.batch import BatchReader
 from segq.errors import DamagedError, StorageError
 from segq.format import SegmentName, State
@@ -311,7 +311,7 @@ class Segments:
             found = segment.batch.read(item, item + 1, published)
         except (FileNotFoundError, DamagedError, StorageError):
             return 0.0
-        return fmt.put_time([found[1]], item) / 1000 if found is not None else 0.0
+        return blocks.put_time([found[1]], item) / 1000 if found is not None else 0.0
 
 
 def _following(names: list[SegmentName]) -> dict[str, SegmentName]:

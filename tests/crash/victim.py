@@ -23,6 +23,7 @@ import segq
 LARGE = 20_000  # bytes; thirteen of them fill a half of the open batch
 BLOCK = 16  # of those are more than the batch takes, so they go to RocksDB at once
 HUGE = 200_000  # bytes; several times what an item may have in the batch
+MEBIBYTE = 1 << 20
 
 
 class Victim:
@@ -91,6 +92,17 @@ def blobs(victim: Victim) -> None:
         victim.put_many(3, HUGE)
         victim.put_many(BLOCK, LARGE)
         victim.put(1, HUGE)
+
+
+def reuses(victim: Victim) -> None:
+    """Large items that are got soon, so that the next are written over them, while one or two of the lap before still wait."""
+    victim.put(5, MEBIBYTE)
+    for _ in range(3):
+        for _ in range(4):
+            victim.report.get(victim.queue, timeout=5)
+        victim.put(2, MEBIBYTE)
+        victim.put_many(2, MEBIBYTE)
+        victim.put(1)
 
 
 def rolls(victim: Victim) -> None:
@@ -247,6 +259,7 @@ WORKLOADS: dict[str, Callable[[Victim], None]] = {
         turns,
         blocks,
         blobs,
+        reuses,
         rolls,
         opens,
         gets,

@@ -13,6 +13,7 @@ import atheris
 with atheris.instrument_imports(
     include=["segq.format", "segq.ledger_view", "segq.ledger", "segq.batch", "segq.label", "segq.settings", "segq.wal"]
 ):
+    from segq import blocks
     from segq import format as fmt
     from segq.batch import BatchReader
     from segq.index import Index
@@ -27,10 +28,10 @@ INDEX = Index.open(str(PLACE))
 
 
 def a_block(data: bytes) -> None:
-    block = fmt.decode_block(data[:8], b"SB\x01" + data[8:])
+    block = blocks.decode(data[:8], b"SB\x01" + data[8:])
     block.items(block.first, block.first + block.count)
-    fmt.expiries(block.runs, block.count)
-    fmt.put_time([(block.first, block.first, block.runs)], block.first)
+    blocks.expiries(block.runs, block.count)
+    blocks.put_time([(block.first, block.first, block.runs)], block.first)
 
 
 def a_queue_file(data: bytes) -> None:

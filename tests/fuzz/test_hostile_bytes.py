@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segq import blocks
 from segq import format as fmt
 from segq.batch import BatchReader
 from segq.blob import BlobReader
@@ -44,24 +45,24 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_block_of_hostile_counts_is_refused_or_stays_within_its_bytes(
     key: bytes, runs: int, count: int, flags: int, rest: bytes
 ) -> None:
-    whole = fmt.BLOCK_HEADER.pack(fmt.BLOCK_MAGIC, fmt.BLOCK_VERSION, flags, runs, count, 0) + rest
+    whole = blocks.HEADER.pack(blocks.MAGIC, blocks.VERSION, flags, runs, count, 0) + rest
     try:
-        block = fmt.decode_block(key, whole)
+        block = blocks.decode(key, whole)
         items = block.items(block.first, block.first + block.count)
     except DamagedError:
         return
     assert len(items) == count
     assert sum(map(len, items)) <= len(rest)
-    assert len(fmt.expiries(block.runs, block.count)) == count
-    assert all(at <= fmt.NEVER for at in fmt.expiries(block.runs, block.count))
-    fmt.put_time([(block.first, block.first, block.runs)], block.first)
+    assert len(blocks.expiries(block.runs, block.count)) == count
+    assert all(at <= fmt.NEVER for at in blocks.expiries(block.runs, block.count))
+    blocks.put_time([(block.first, block.first, block.runs)], block.first)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.booleans(), st.binary(min_size=50, max_size=50))
 def test_ends_that_go_back_are_damage_and_not_many_times_the_memory(ends: list[int], references: bool, payload: bytes) -> None:
     ends[-1] = 50
-    header = fmt.BLOCK_HEADER.pack(fmt.BLOCK_MAGIC, fmt.BLOCK_VERSION, int(references), 0, len(ends), 0)
-    block = fmt.decode_block(fmt.block_key(0), header + struct.pack(f"<{len(ends)}I", *ends) + payload)
+    header = blocks.HEADER.pack(blocks.MAGIC, blocks.VERSION, int(references), 0, len(ends), 0)
+    block = blocks.decode(blocks.key(0), header + struct.pack(f"<{len(ends)}I", *ends) + payload)
     if ends == sorted(ends):
         assert b"".join(block.items(0, len(ends))) == payload
     else:
@@ -71,7 +72,7 @@ def test_ends_that_go_back_are_damage_and_not_many_times_the_memory(ends: list[i
 
 def test_a_block_far_beyond_any_segment_is_refused() -> None:
     with pytest.raises(DamagedError):
-        fmt.decode_block(fmt.block_key(2**60), fmt.encode_block([b"x"], 1))
+        blocks.decode(blocks.key(2**60), blocks.encode(2**60, [b"x"], 1))
 
 
 @given(JSON)
@@ -187,7 +188,7 @@ def test_an_open_batch_of_hostile_words_gives_bounded_pieces_or_damaged_error(
     try:
         for first, block in batch.unflushed(0, published, open_only=False):
             assert len(block) <= fmt.HALF_SIZE
-            fmt.block_key(first)
+            blocks.key(first)
     except DamagedError:
         pass
     batch.end_at(published)
@@ -201,7 +202,7 @@ def test_a_hostile_reference_is_damage(file: Path, offset: int, length: int, che
     with blob.open("wb") as sparse:
         sparse.truncate(1 << 42)  # a length within it is more than any machine has
     reader = BlobReader(str(file.parent))
-    reference = fmt.REFERENCE.pack(offset % (1 << 42), length | 1 << 31, checksum, checked)
+    reference = blocks.REFERENCE.pack(offset % (1 << 42), length | 1 << 31, checksum, checked)
     with pytest.raises(DamagedError):
         reader.read(reference)
     with pytest.raises(DamagedError):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from segq import format as fmt
+from segq import blocks
 from segq.batch import BatchReader, BatchWriter
 from segq.format import HALF_BYTES, HALF_ITEMS, HALF_RUNS
 from segq.mapped import MappedFile
@@ -106,14 +106,14 @@ def test_what_a_writer_gathered_is_the_block_that_it_writes_and_the_one_a_rescue
     batch.begin_run(77)
     items = [item(i) for i in range(10, 60)]
     published = append(batch, items)
-    block = fmt.decode_block(fmt.block_key(10), batch.block())
+    block = blocks.decode(blocks.key(10), batch.block())
     assert block.items(10, 60) == items
     reader = BatchReader(place)
     assert reader.has_open_items(published)
     assert reader.unflushed(10, published, open_only=True) == [(10, batch.block())]
     assert reader.unflushed(60, published, open_only=False) == []
     found = reader.unflushed(10, published - 5, open_only=True)  # killed between the copy and the ledger's word
-    assert fmt.decode_block(fmt.block_key(10), found[0][1]).items(10, 55) == items[:-5]
+    assert blocks.decode(blocks.key(10), found[0][1]).items(10, 55) == items[:-5]
     batch.close_half()
     assert not reader.has_open_items(published)
     assert reader.unflushed(10, published, open_only=True) == []

@@ -4,27 +4,55 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from actors import Child, segments
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import segq
+from segq import blocks
 from segq import format as fmt
 from segq.blob import BlobReader, BlobWriter, DamagedItem
+from segq.blocks import LARGE_BYTES, Reference
 from segq.errors import DamagedError, StorageError
-from segq.format import LARGE_BYTES, Reference
+
+
+class Blob:
+    """A writer, what was written by it, and which items are done."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = str(place)
+        self.writer = BlobWriter(self.place)
+        self.word = 0
+        self.done: set[int] = set()
+        self.written: list[tuple[Reference, bytes]] = []
+
+    def reuse(self, word: int) -> None:
+        self.word = word
+
+    def write(self, data: bytes) -> Reference:
+        reference = self.writer.write(len(self.written), data, self.done.__contains__, self.reuse)
+        self.written.append((reference, data))
+        return reference
+
+    def read(self, reference: bytes) -> bytes:
+        reader = BlobReader(self.place)
+        try:
+            return reader.read(reference, lambda: self.word)
+        finally:
+            reader.close()
 
 
 def test_items_come_back_by_their_references(tmp_path: Path) -> None:
-    writer = BlobWriter(str(tmp_path))
+    writer = Blob(tmp_path)
     items = [os.urandom(size) for size in (0, 1, 100_000, 5)]
     references = [writer.write(item) for item in items]
     reader = BlobReader(str(tmp_path))
     assert [reader.read(reference) for reference in references] == items
-    again = BlobWriter(str(tmp_path))  # a resumed segment goes on behind
+    again = Blob(tmp_path)  # a resumed segment goes on behind
     more = again.write(b"more")
     assert reader.read(more) == b"more"
     assert [reader.read(reference) for reference in references] == items
@@ -32,7 +60,7 @@ def test_items_come_back_by_their_references(tmp_path: Path) -> None:
 
 def test_a_reader_goes_on_under_whatever_name_the_directory_has(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
-    writer = BlobWriter(str(tmp_path / "old"))
+    writer = Blob(tmp_path / "old")
     reference = writer.write(b"x" * 1000)
     reader = BlobReader(str(tmp_path / "old"))
     os.rename(tmp_path / "old", tmp_path / "new")
@@ -41,13 +69,13 @@ def test_a_reader_goes_on_under_whatever_name_the_directory_has(tmp_path: Path) 
 
 
 def test_a_changed_byte_or_a_cut_file_damages_the_items_concerned_only(tmp_path: Path) -> None:
-    writer = BlobWriter(str(tmp_path))
+    writer = Blob(tmp_path)
     fresh = BlobReader(str(tmp_path))
     references = [fresh.checked(writer.write(bytes([n]) * 1000)) for n in range(4)]  # as they are once they are in a block
     file = tmp_path / fmt.BLOB_FILE
     data = bytearray(file.read_bytes())
-    data[1500] ^= 1
-    file.write_bytes(data[:3500])
+    data[4096 + 500] ^= 1
+    file.write_bytes(data[: 3 * 4096 + 500])
     reader = BlobReader(str(tmp_path))
     assert [reader.read(references[n]) for n in (0, 2)] == [bytes([n]) * 1000 for n in (0, 2)]
     for n in (1, 3):
@@ -59,7 +87,7 @@ def test_a_changed_byte_or_a_cut_file_damages_the_items_concerned_only(tmp_path:
 def test_a_hostile_reference_is_damaged_and_nothing_else(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     place = tmp_path_factory.getbasetemp() / f"blob-{os.getpid()}"
     place.mkdir(exist_ok=True)
-    BlobWriter(str(place)).write(b"x" * 100)
+    Blob(place).write(b"x" * 100)
     with pytest.raises(DamagedError):
         BlobReader(str(place)).read(data)
 
@@ -67,7 +95,7 @@ def test_a_hostile_reference_is_damaged_and_nothing_else(tmp_path_factory: pytes
 def test_a_write_that_fails_gives_back_what_it_took_and_the_next_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = BlobWriter(str(tmp_path))
+    writer = Blob(tmp_path)
     first = writer.write(b"first")
     really = os.pwrite
 
@@ -86,10 +114,76 @@ def test_a_write_that_fails_gives_back_what_it_took_and_the_next_is_whole(
     assert (reader.read(first), reader.read(second)) == (b"first", b"2nd")
 
 
+STEPS = st.lists(st.one_of(st.integers(1, 9000), st.floats(0, 1)), max_size=60)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps=STEPS)
+def test_whatever_is_done_in_whatever_order_what_is_not_done_stays_and_what_is_done_is_itself_or_damaged(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[int | float]
+) -> None:
+    """A number writes so many bytes, a fraction says which of the items that are not done is done next."""
+    place = tmp_path_factory.mktemp("blob")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("segq.blob._LAP_BYTES", 16_000)
+        patched.setattr("segq.blob._ALIGN", 64)
+        blob = Blob(place)
+        for n, step in enumerate(steps):
+            if isinstance(step, int):
+                blob.write(bytes([n]) * step)
+            elif waiting := [i for i in range(len(blob.written)) if i not in blob.done]:
+                blob.done.add(waiting[int(step * (len(waiting) - 1))])
+            for i, (reference, data) in enumerate(blob.written):
+                try:
+                    assert blob.read(reference) == data, f"item {i} is another's"
+                except DamagedItem:
+                    assert i in blob.done, f"item {i} is gone"
+    shutil.rmtree(place)
+
+
+def test_a_file_whose_items_are_got_at_once_is_written_over_and_stays_small(tmp_path: Path) -> None:
+    blob = Blob(tmp_path)
+    for n in range(40):
+        reference = blob.write(bytes([n]) * (1 << 20))
+        assert blob.read(reference)[:1] == bytes([n])
+        blob.done.add(n)
+    assert blob.writer.size <= 5 << 20
+    assert blob.word >> 40 == 9
+
+
+def test_a_file_that_a_resumed_segment_brought_along_is_never_written_over(tmp_path: Path) -> None:
+    first = Blob(tmp_path).write(b"first")
+    again = Blob(tmp_path)
+    for n in range(20):
+        again.done.add(n)
+        again.write(bytes([n]) * (1 << 20))
+    assert again.word == 0
+    assert again.read(first) == b"first"
+
+
+def test_what_is_read_while_it_is_written_over_is_not_taken_for_what_it_was(tmp_path: Path) -> None:
+    blob = Blob(tmp_path)
+    old = [blob.write(b"a" * (1 << 20)) for _ in range(5)]
+    blob.done |= {0, 1, 2, 3}
+    reader = BlobReader(str(tmp_path))
+    checked = [reader.checked(reference) for reference in old]
+
+    def meanwhile() -> int:
+        blob.write(b"b" * (1 << 20))
+        return blob.word
+
+    with pytest.raises(DamagedItem, match="others lie there"):
+        reader.read(old[0], meanwhile)
+    assert reader.read(old[4], meanwhile) == b"a" * (1 << 20)  # behind what is written over
+    with pytest.raises(DamagedItem, match="not what was written"):
+        reader.read(checked[0])
+    assert reader.read(checked[4]) == b"a" * (1 << 20)
+
+
 @given(st.lists(st.tuples(st.binary(max_size=30), st.booleans()), min_size=1, max_size=30), st.data())
 def test_references_among_the_items_of_a_block_are_told_from_them(pairs: list[tuple[bytes, bool]], data: st.DataObject) -> None:
     items = [Reference(item) if marked else item for item, marked in pairs]
-    block = fmt.decode_block(fmt.block_key(7), fmt.encode_block(items, 1, references=True))
+    block = blocks.decode(blocks.key(7), blocks.encode(7, items, 1, references=True))
     low = data.draw(st.integers(0, len(items) - 1))
     high = data.draw(st.integers(low, len(items)))
     found = block.items(7 + low, 7 + high)
@@ -162,3 +256,34 @@ def test_a_damaged_blob_costs_its_own_items_and_no_others(queue_path: str, damag
         assert found == [item for item in items if len(item) < 100 or (item[:1] == b"L" and damage != "gone")]
         assert q.qsize() == 0
         assert q.stats().quarantined == 1
+
+
+def test_large_items_that_are_got_at_once_take_no_more_disk_than_a_few_of_them(queue_path: str) -> None:
+    with segq.Queue(queue_path, serializer="raw") as q:
+        for n in range(100):
+            q.put(bytes([n]) * (1 << 20))
+            assert q.get()[:1] == bytes([n])
+        (segment,) = segments(queue_path)
+        assert os.stat(os.path.join(queue_path, segment, fmt.BLOB_FILE)).st_size <= 6 << 20
+
+
+def test_a_consumer_that_is_held_up_until_others_have_its_items_gets_none_of_what_is_written_over_them(queue_path: str) -> None:
+    late = (
+        "import segq.blob\nreally, reads = segq.blob.BlobReader.read, []\n"
+        "def read(*a):\n  reads.append(a)\n  if len(reads) == 1: say('claimed'); wait()\n  return really(*a)\n"
+        "segq.blob.BlobReader.read = read\n"
+        "say(q.get(timeout=20)[:1].decode()); q.close()\n"
+    )
+    with segq.Queue(queue_path, serializer="raw", lease=0.5) as q:
+        for _ in range(5):
+            q.put(b"a" * (1 << 20))
+        with Child(late, queue_path) as child:
+            assert child.hear() == "claimed"
+            assert [q.get(timeout=20)[:1] for _ in range(5)] == [b"a"] * 5
+            for item in (b"b", b"c", b"d"):
+                q.put(item * (1 << 20))
+            child.go()
+            assert child.hear() == "b"
+            child.ends()
+        assert [q.get(timeout=20)[:1] for _ in range(2)] == [b"c", b"d"]
+        assert q.empty()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segq import blocks
 from segq import format as fmt
-from segq.errors import DamagedError, FormatVersionError, NotAQueueError
+from segq.errors import FormatVersionError, NotAQueueError
 from segq.format import SegmentName, State
 from segq.settings import Settings
 
@@ -140,60 +141,6 @@ def test_any_bytes_for_queue_json_raise_only_the_two_errors(data: bytes) -> None
         fmt.decode_queue_file(data, "p")
 
 
-# --- blocks ---
-
-ITEMS = st.lists(st.binary(max_size=200), min_size=1, max_size=40)
-
-
-@given(ITEMS, st.integers(0, 2**63), st.integers(0, 2**32 - 1), st.integers(0, fmt.MOST_ITEMS - 40), st.data())
-def test_a_block_gives_back_its_items_from_any_to_any(
-    items: list[bytes], time_ms: int, ttl: int, first: int, data: st.DataObject
-) -> None:
-    block = fmt.decode_block(fmt.block_key(first), fmt.encode_block(items, time_ms, ttl))
-    assert (block.first, block.count) == (first, len(items))
-    low = data.draw(st.integers(0, len(items) - 1))
-    high = data.draw(st.integers(low, len(items)))
-    assert block.items(first + low, first + high) == items[low:high]
-
-
-@given(ITEMS)
-def test_a_block_joined_from_its_arrays_is_the_same_block(items: list[bytes]) -> None:
-    whole = fmt.encode_block(items, 5, 6)
-    at = fmt.BLOCK_HEADER.size
-    runs_at = at + 4 * len(items)
-    runs, payload = whole[runs_at : runs_at + fmt.RUN.size], whole[runs_at + fmt.RUN.size :]
-    joined = fmt.join_block(whole[at:runs_at], runs, payload, references=False)
-    assert joined == whole
-
-
-@given(st.binary(max_size=12), st.binary(max_size=400))
-def test_hostile_bytes_for_a_block_raise_damaged_error_and_nothing_else(key: bytes, data: bytes) -> None:
-    with pytest.raises(DamagedError):
-        fmt.decode_block(key, data)
-
-
-@given(ITEMS, st.data())
-def test_a_block_with_a_changed_byte_or_cut_short_raises_damaged_error_or_stays_within_its_bytes(
-    items: list[bytes], data: st.DataObject
-) -> None:
-    whole = bytearray(fmt.encode_block(items, 1))
-    if data.draw(st.booleans()):
-        del whole[data.draw(st.integers(0, len(whole) - 1)) :]
-    else:
-        whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
-    try:
-        block = fmt.decode_block(fmt.block_key(0), bytes(whole))
-        found = block.items(0, min(block.count, len(items)))
-    except DamagedError:
-        return
-    assert all(isinstance(item, bytes) and len(item) <= len(whole) for item in found)
-
-
-def test_block_keys_sort_as_their_numbers() -> None:
-    numbers = [0, 1, 255, 256, 65_535, 65_536, 2**40]
-    assert sorted(map(fmt.block_key, numbers)) == [fmt.block_key(number) for number in numbers]
-
-
 # --- layouts ---
 
 
@@ -226,7 +173,7 @@ def test_the_steps_of_a_ledger_cover_all_of_its_arrays(flags: int) -> None:
 
 def test_the_places_in_the_open_batch_follow_each_other() -> None:
     assert fmt.ENDS_AT + 4 * fmt.HALF_ITEMS <= fmt.RUNS_AT
-    assert fmt.RUNS_AT + fmt.RUN.size * fmt.HALF_RUNS <= fmt.PAYLOAD_AT
+    assert fmt.RUNS_AT + blocks.RUN.size * fmt.HALF_RUNS <= fmt.PAYLOAD_AT
     assert fmt.HALF_SIZE % fmt.PAGE == 0 == fmt.PAYLOAD_AT % fmt.PAGE
 
 

@@ -13,7 +13,7 @@ import segq
 
 ROOT = Path(segq.__file__).parent
 LAYERS = [
-    ["errors", "failpoints", "settings", "format", "serializers", "sized"],
+    ["errors", "failpoints", "settings", "format", "blocks", "serializers", "sized"],
     ["fs", "mapped", "futex", "locks", "process", "letter"],
     [
         "batch",

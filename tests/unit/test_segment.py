@@ -12,7 +12,7 @@ import pytest
 from actors import Child
 
 import segq.segment
-from segq import format as fmt
+from segq import blocks
 from segq.errors import DamagedError, QueueError, StorageError
 from segq.segment import SegmentReader, SegmentWriter
 
@@ -28,8 +28,8 @@ def scratch(place: str) -> str:
     return place + ".scratch"
 
 
-def block(*items: bytes) -> bytes:
-    return fmt.encode_block(items, 1)
+def block(first: int, *items: bytes) -> bytes:
+    return blocks.encode(first, items, 1)
 
 
 def items_of(reader: SegmentReader, index: int) -> list[bytes] | None:
@@ -39,8 +39,8 @@ def items_of(reader: SegmentReader, index: int) -> list[bytes] | None:
 
 def test_blocks_are_found_by_any_item_in_them(place: str) -> None:
     writer = SegmentWriter(place)
-    writer.write(0, block(b"a", b"b", b"c"), sync=False)
-    writer.write(3, block(b"d"), sync=True)
+    writer.write(0, block(0, b"a", b"b", b"c"), sync=False)
+    writer.write(3, block(3, b"d"), sync=True)
     writer.close()
     reader = SegmentReader(place, None)
     assert [items_of(reader, i) for i in (2, 0, 3)] == [[b"a", b"b", b"c"]] * 2 + [[b"d"]]
@@ -53,7 +53,7 @@ def test_sealing_rewrites_nothing_there_is_no_sst_file_and_the_log_holds_each_by
     writer = SegmentWriter(place)
     payload = os.urandom(1 << 20)
     for first in range(8):
-        writer.write(first, block(payload), sync=False)
+        writer.write(first, block(first, payload), sync=False)
     writer.close()
     files = {name: os.path.getsize(os.path.join(place, name)) for name in os.listdir(place)}
     assert not [name for name in files if name.endswith(".sst")]
@@ -63,11 +63,11 @@ def test_sealing_rewrites_nothing_there_is_no_sst_file_and_the_log_holds_each_by
 
 def test_a_follower_sees_what_is_written_after_it_was_opened(place: str) -> None:
     writer = SegmentWriter(place)
-    writer.write(0, block(b"a"), sync=False)
+    writer.write(0, block(0, b"a"), sync=False)
     reader = SegmentReader(place, scratch(place))
     assert items_of(reader, 0) == [b"a"]
     assert reader.block(1) is None
-    writer.write(1, block(b"b", b"c"), sync=False)
+    writer.write(1, block(1, b"b", b"c"), sync=False)
     assert items_of(reader, 2) == [b"b", b"c"]
     reader.close()
     writer.close()
@@ -75,17 +75,17 @@ def test_a_follower_sees_what_is_written_after_it_was_opened(place: str) -> None
 
 def test_a_follower_goes_on_following_after_the_directory_was_renamed_and_the_segment_resumed(place: str) -> None:
     writer = SegmentWriter(place)
-    writer.write(0, block(b"a"), sync=False)
+    writer.write(0, block(0, b"a"), sync=False)
     reader = SegmentReader(place, scratch(place))
     assert items_of(reader, 0) == [b"a"]
-    writer.write(1, block(b"b"), sync=False)
+    writer.write(1, block(1, b"b"), sync=False)
     writer.close()
     renamed = place + ".renamed"
     os.rename(place, renamed)
     assert items_of(reader, 1) == [b"b"]
     assert not os.path.exists(place)
     writer = SegmentWriter(renamed)
-    writer.write(2, block(b"c"), sync=False)
+    writer.write(2, block(2, b"c"), sync=False)
     assert items_of(reader, 2) == [b"c"]
     assert not os.path.exists(place)
     writer.close()
@@ -109,7 +109,7 @@ def test_opening_a_reader_of_a_directory_without_a_database_is_refused_and_makes
 
 def test_after_a_failed_write_the_writer_refuses_and_a_new_one_goes_on(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = SegmentWriter(place)
-    writer.write(0, block(b"a"), sync=False)
+    writer.write(0, block(0, b"a"), sync=False)
 
     class Failing:
         def __setitem__(self, key: bytes, value: bytes) -> None:
@@ -120,9 +120,9 @@ def test_after_a_failed_write_the_writer_refuses_and_a_new_one_goes_on(place: st
 
     really, writer._instance = writer._instance, Failing()
     with pytest.raises(StorageError, match="disk is full"):
-        writer.write(1, block(b"b"), sync=False)
+        writer.write(1, block(1, b"b"), sync=False)
     with pytest.raises(StorageError, match="earlier write failed"):
-        writer.write(1, block(b"b"), sync=False)
+        writer.write(1, block(1, b"b"), sync=False)
     with pytest.raises(StorageError):
         writer.flushed()
     writer.close()
@@ -131,16 +131,16 @@ def test_after_a_failed_write_the_writer_refuses_and_a_new_one_goes_on(place: st
     del really
     again = SegmentWriter(place)
     assert again.flushed() == 1
-    again.write(1, block(b"c"), sync=False)
+    again.write(1, block(1, b"c"), sync=False)
     assert again.flushed() == 2
     again.close()
 
 
 def test_a_block_survives_the_death_of_its_writer_without_a_sync(place: str) -> None:
     code = (
-        "from segq.segment import SegmentWriter\nfrom segq import format as fmt\n"
+        "from segq import blocks\nfrom segq.segment import SegmentWriter\n"
         "writer = SegmentWriter(sys.argv[1])\n"
-        "writer.write(0, fmt.encode_block([b'a', b'b'], 1), sync=False)\n"
+        "writer.write(0, blocks.encode(0, [b'a', b'b'], 1), sync=False)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     with Child(code, place, opens=False) as child:
@@ -152,7 +152,7 @@ def test_a_block_survives_the_death_of_its_writer_without_a_sync(place: str) -> 
 
 def test_a_forked_child_that_drops_an_inherited_writer_harms_nothing(place: str) -> None:
     writer = SegmentWriter(place)
-    writer.write(0, block(b"a"), sync=False)
+    writer.write(0, block(0, b"a"), sync=False)
     reader = SegmentReader(place, scratch(place))
     pid = os.fork()
     if not pid:
@@ -161,7 +161,7 @@ def test_a_forked_child_that_drops_an_inherited_writer_harms_nothing(place: str)
         gc.collect()
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    writer.write(1, block(b"b"), sync=False)
+    writer.write(1, block(1, b"b"), sync=False)
     assert items_of(reader, 1) == [b"b"]
     reader.close()
     writer.close()
@@ -171,7 +171,7 @@ def test_a_forked_child_that_drops_an_inherited_writer_harms_nothing(place: str)
 @pytest.mark.parametrize("missing", ["CURRENT", "MANIFEST"])
 def test_a_database_with_a_file_missing_is_damaged(place: str, missing: str) -> None:
     writer = SegmentWriter(place)
-    writer.write(0, block(b"a"), sync=False)
+    writer.write(0, block(0, b"a"), sync=False)
     writer.close()
     for name in os.listdir(place):
         if name.startswith(missing):
@@ -183,7 +183,7 @@ def test_a_database_with_a_file_missing_is_damaged(place: str, missing: str) -> 
 def test_what_a_reader_cannot_open_is_named_as_people_know_it(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes by a descriptor of the directory, whose number says nothing to anybody."""
     writer = SegmentWriter(place)
-    writer.write(0, block(b"a"), sync=False)
+    writer.write(0, block(0, b"a"), sync=False)
     writer.close()
 
     def refusing(*_arguments: object, **_options: object) -> None:
@@ -200,7 +200,7 @@ def test_what_a_reader_cannot_open_is_named_as_people_know_it(place: str, monkey
 def test_a_log_with_flipped_bytes_gives_what_is_before_them_and_nothing_false(place: str) -> None:
     writer = SegmentWriter(place)
     for first in range(20):
-        writer.write(first, block(b"%d" % first * 500), sync=False)
+        writer.write(first, block(first, b"%d" % first * 500), sync=False)
     writer.close()
     (log,) = Path(place).glob("*.log")
     data = bytearray(log.read_bytes())

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import segq
-from segq import format as fmt
+from segq import blocks
 from segq.segment import SegmentReader, SegmentWriter
 from segq.wal import WalReader
 
@@ -26,7 +26,7 @@ def written(place: Path, sizes: list[int]) -> list[int]:
     writer, firsts, first = SegmentWriter(str(place)), [], 0
     for n, size in enumerate(sizes):
         items = [os.urandom(size), *([b""] * (n % 3))]
-        writer.write(first, fmt.encode_block(items, n), sync=False)
+        writer.write(first, blocks.encode(first, items, n), sync=False)
         firsts.append(first)
         first += len(items)
     writer.close()
@@ -70,7 +70,7 @@ def test_blocks_are_found_that_are_written_after_it_was_opened(tmp_path: Path) -
     reader = opened(place)
     for first in range(50):
         assert reader.block(first) is None
-        writer.write(first, fmt.encode_block([b"%d" % first * 2000], 1), sync=False)
+        writer.write(first, blocks.encode(first, [b"%d" % first * 2000], 1), sync=False)
         found = reader.block(first)
         assert found is not None
         assert found.items(first, first + 1) == [b"%d" % first * 2000]
