@@ -80,7 +80,7 @@ def test_every_label_gets_everything_from_the_living_and_after_reopening(
             fill(scene, topic)
         if way.filled == "sealed":
             topic.close()
-        reading = LABELS if way.filled or way.workload == "mingles" else ()
+        reading = LABELS if way.filled or way.workload in ("mingles", "reuses") else ()
         scene.start(way.workload, faults=f"{point}=kill:{times}", labels=reading).must_die()
         for subscription in live:
             scene.recover_label(subscription)
@@ -95,7 +95,7 @@ def test_every_label_gets_everything_when_all_are_dead(tmp_path: Path, point: st
     if way.filled:
         with scene.open() as topic:
             fill(scene, topic)
-    reading = LABELS if way.filled or way.workload == "mingles" else ()
+    reading = LABELS if way.filled or way.workload in ("mingles", "reuses") else ()
     scene.start(way.workload, faults=f"{point}=kill:{times}", labels=reading).must_die()
     scene.start("puts", faults="put.payload=kill:9,block.written=kill:9").must_die()  # the latter with durability="power"
     scene.start("settles", faults="ack.begun=kill:2", labels=LABELS).must_die()

@@ -26,7 +26,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 from accounts import ROOT, Ledger, Report, check_clean, check_order, drain, identity_of, segments, until
 from hands import consume, produce
 from scene import RESCUED_WITHIN, Actor, Scene
-from victim import Victim, blobs, blocks, opens, puts, rolls, turns
+from victim import MEBIBYTE, Victim, blobs, blocks, opens, puts, rolls, turns
 
 import segq
 
@@ -149,6 +149,17 @@ def mingles(victim: TopicVictim) -> None:
     takes(victim)
 
 
+def reuses(victim: TopicVictim) -> None:
+    """Large items that every label gets soon, so that the next are written over them."""
+    victim.put(5, MEBIBYTE)
+    for _ in range(3):
+        for subscription, report in victim.each():
+            report.get(subscription, 4, timeout=5)
+        victim.put(2, MEBIBYTE)
+        victim.put_many(2, MEBIBYTE)
+        victim.put(1)
+
+
 def holds(victim: TopicVictim) -> None:
     """Puts some, receives some for each label, and waits for its death with that in hand."""
     victim.put(6)
@@ -269,7 +280,23 @@ def memory() -> int:
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
 
 
-OWN = (takes, settles, defers, renounces, mingles, holds, waits, streams, shares, collects, produces, consumes, leaves, wades)
+OWN = (
+    takes,
+    settles,
+    defers,
+    renounces,
+    mingles,
+    reuses,
+    holds,
+    waits,
+    streams,
+    shares,
+    collects,
+    produces,
+    consumes,
+    leaves,
+    wades,
+)
 WORKLOADS: dict[str, Callable[[TopicVictim], None]] = {
     **{each.__name__: each for each in (puts, turns, blocks, blobs, rolls, opens)},
     **{each.__name__: each for each in OWN},

@@ -56,7 +56,7 @@ _BY_POINTS: list[tuple[tuple[str, ...], list[Way]]] = [
     (("turn.begun", "turn.flushed", "turn.turned"), TURNING),
     (("block.begun", "block.written", "block.published"), BLOCKS),
     (("blob.begun", "blob.written"), BLOBS),
-    (("blob.reused",), [Way("reuses"), Way("reuses", {}, (3, 7)), Way("reuses", {"capacity": 8}, (4,))]),
+    (("blob.reused",), [Way("reuses"), Way("reuses", {}, (3, 7)), Way("reuses", LIMITED, (4,))]),
     (("create.named", "create.ledger"), CREATING),
     (("create.batch", "create.rocksdb"), OPENING),
     (("seal.begun", "seal.flushed", "seal.closed", "seal.marked", "seal.renamed", "seal.tidied"), SEALING),
