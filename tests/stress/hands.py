@@ -1,6 +1,6 @@
-"""The hands of a stress run: `python hands.py produce|consume QUEUE REPORT SETTINGS SEED COUNT STOP`.
+"""The hands of a stress run: `python hands.py produce|consume QUEUE REPORT SETTINGS SEED COUNT STOP SIZES`.
 
-A producer puts COUNT items in all the ways there are and ends. A consumer takes items in all the ways there are, gives some
+A producer puts COUNT items in all the ways there are and ends; SIZES is "mixed", or "large": all lie in a file of their own. A consumer takes items in all the ways there are, gives some
 back, and ends when the file STOP exists and the queue is empty. Either may be killed at any moment.
 """
 
@@ -24,15 +24,18 @@ SMALL = 200  # bytes
 HUGE = 150_000  # bytes; several times what an item may have in the batch
 
 
-def produce(queue: segq.Queue, report: Report, chance: random.Random, count: int) -> None:
+def produce(queue: segq.Queue, report: Report, chance: random.Random, count: int, sizes: str) -> None:
     handle = os.path.basename(report.path).partition(".")[0]
-    most = min(MOST_AT_ONCE, (queue.settings.capacity or MOST_AT_ONCE * 4) // 4)
+    most = min(MOST_AT_ONCE if sizes == "mixed" else 4, (queue.settings.capacity or MOST_AT_ONCE * 4) // 4)
     done = 0
     while done < count:
         many = chance.random() < 0.3
         number = min(chance.randint(1, most), count - done) if many else 1
         lot = chance.random()
-        size = LARGE if lot < 0.004 else HUGE if lot < 0.005 else chance.randint(0, SMALL)
+        if sizes == "large":
+            size = chance.randint(HUGE // 3, 5 * HUGE)
+        else:
+            size = LARGE if lot < 0.004 else HUGE if lot < 0.005 else chance.randint(0, SMALL)
         number = min(number, max((queue.settings.max_bytes or sys.maxsize) // 4 // (size + SMALL), 1))
         ids = [item_id(handle, done + n, size) for n in range(number)]
         assert report.put(queue, *ids, many=many, timeout=60), "a put failed"
@@ -65,12 +68,12 @@ def take(queue: segq.Queue, report: Report, chance: random.Random) -> None:
             report.ack(message)
 
 
-def main(role: str, path: str, report_path: str, settings: str, seed: str, count: str, stop: str) -> None:
+def main(role: str, path: str, report_path: str, settings: str, seed: str, count: str, stop: str, sizes: str) -> None:
     given: dict[str, Any] = json.loads(settings)
     chance, report = random.Random(seed), Report(report_path)
     with segq.Queue(path, **given) as queue:
         if role == "produce":
-            produce(queue, report, chance, int(count))
+            produce(queue, report, chance, int(count), sizes)
         else:
             consume(queue, report, chance, stop)
     report.end()

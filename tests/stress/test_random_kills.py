@@ -39,8 +39,10 @@ class Hand:
 class Run:
     """Some producers and consumers on one queue, killed and replaced."""
 
-    def __init__(self, place: Path, seed: int, producers: int, consumers: int, items: int, **settings: Any) -> None:
-        self.place, self.settings = place, settings
+    def __init__(
+        self, place: Path, seed: int, producers: int, consumers: int, items: int, sizes: str = "mixed", **settings: Any
+    ) -> None:
+        self.place, self.sizes, self.settings = place, sizes, settings
         self.path, self.stop = place / "queue", place / "stop"
         self.chance = random.Random(seed)
         self.reports: list[Path] = []
@@ -52,7 +54,8 @@ class Run:
         name = f"{role}{len(self.reports)}"
         report, output = self.place / f"{name}.report", self.place / f"{name}.out"
         seed, settings = str(self.chance.random()), json.dumps(self.settings)
-        command = [sys.executable, str(HANDS), role, str(self.path), str(report), settings, seed, str(count), str(self.stop)]
+        places = [str(self.path), str(report), settings]
+        command = [sys.executable, str(HANDS), role, *places, seed, str(count), str(self.stop), self.sizes]
         with output.open("wb") as out:
             environment = os.environ | {"PYTHONPATH": str(ROOT), "SEGQ_FAILPOINTS": "", "PYTHONFAULTHANDLER": "1"}
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
@@ -152,6 +155,17 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
 
 def test_random_kills_never_let_the_queue_hold_more_than_its_capacity(tmp_path: Path) -> None:
     stress(tmp_path, seed_from(1), 3, 2, 4_000, 0.4, segment_items=200, capacity=64)
+
+
+@pytest.mark.parametrize(
+    ("items", "settings"),
+    [(600, {"capacity": 12}), *(pytest.param(6000, each, marks=pytest.mark.torture) for each in ({}, {"capacity": 30}))],
+    ids=str,
+)
+def test_random_kills_while_large_items_are_written_over_those_that_are_done_lose_nothing(
+    tmp_path: Path, items: int, settings: dict[str, Any]
+) -> None:
+    stress(tmp_path, seed_from(2), 2, 3, items, 0.5, sizes="large", **settings)
 
 
 ROUNDS = int(os.environ.get("SEGQ_ROUNDS", "1"))

@@ -114,7 +114,8 @@ def test_a_write_that_fails_gives_back_what_it_took_and_the_next_is_whole(
     assert (reader.read(first), reader.read(second)) == (b"first", b"2nd")
 
 
-STEPS = st.lists(st.one_of(st.integers(1, 9000), st.floats(0, 1)), max_size=60)
+SIZES = st.one_of(st.sampled_from([3000, 6000, 9000]), st.integers(1, 9000))
+STEPS = st.lists(st.one_of(SIZES, st.just(0.0), st.floats(0, 1)), min_size=15, max_size=60)
 
 
 @settings(max_examples=300, deadline=None)
