@@ -24,7 +24,7 @@ SMALL = 200  # bytes
 HUGE = 150_000  # bytes; several times what an item may have in the batch
 
 
-def produce(queue: segq.Queue, report: Report, chance: random.Random, count: int, sizes: str) -> None:
+def produce(queue: segq.Queue, report: Report, chance: random.Random, count: int, sizes: str = "mixed") -> None:
     handle = os.path.basename(report.path).partition(".")[0]
     most = min(MOST_AT_ONCE if sizes == "mixed" else 4, (queue.settings.capacity or MOST_AT_ONCE * 4) // 4)
     done = 0
