@@ -3,12 +3,16 @@
 Storing an item is a memory copy; the pages belong to the kernel, so the item survives the death of the process. The
 file has two halves used in turn. One writer (under its handle's lock), any number of readers without a lock: a reader
 copies, then checks that the half's sequence number did not change meanwhile; if it did, the items have long been in
-RocksDB (a half is flushed before it is reused) and the reader goes there.
+RocksDB and the reader goes there.
+
+A half that is full *waits*, readable, until the other one is full as well. Only then, before it is used again, it is written as
+a block, unless all of its items are done by that time; where consumers are less than a half behind, none ever is.
 """
 
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from segq import blocks
 from segq import format as fmt
@@ -20,16 +24,27 @@ from segq.locks import try_lock
 from segq.mapped import MappedFile
 
 _FIRST_LIFE = 2  # the sequence of a half that was not reused yet
-_SEQUENCE, _FIRST, _END, _RUNS, _REFERENCES, _REUSED = (int(word) for word in HalfWord)
+_SEQUENCE, _FIRST, _END, _RUNS, _REFERENCES, _REUSED, _SETTLED = (int(word) for word in HalfWord)
+
+
+class Half(NamedTuple):
+    """A half that takes no more items: which it is, the index of its first item, how many there are, and of what size."""
+
+    at: int
+    first: int
+    items: int
+    size: int
+    runs: int
 
 
 class BatchWriter:
     """The producer's side. `append` is written out in `producer`, where the call would cost more than the work.
 
-    `count` items and `end` payload bytes are in the current half, whose first item has index `first`.
+    `count` items and `end` payload bytes are in the current half, whose first item has index `first`. `waiting` is the other
+    half, if something of it may be wanted and is in no block.
     """
 
-    __slots__ = ("_current", "_file", "_payloads", "_words", "count", "end", "ends", "first", "payload", "runs")
+    __slots__ = ("_current", "_file", "_payloads", "_words", "count", "end", "ends", "first", "payload", "runs", "waiting")
 
     def __init__(self, path: str, first: int) -> None:
         unfinished = f"{path}.new"  # readers must not see it before it says where it begins
@@ -40,11 +55,12 @@ class BatchWriter:
         self._payloads = [self._file.part(HALF_BYTES, half * HALF_SIZE + fmt.PAYLOAD_AT) for half in (0, 1)]
         self._words[HALF_SIZE // 8 + _SEQUENCE] = 1  # the second half is not ready yet
         self._current = 1
+        self.waiting: Half | None = None
         self.turn(first)
         rename(unfinished, path)
 
     def turn(self, first: int) -> None:
-        """Makes the other half the current one, for items from `first` on. What it held must be in RocksDB by now."""
+        """Makes the other half the current one, for items from `first` on. It must be settled by now."""
         half = self._current = 1 - self._current
         at, words = half * HALF_SIZE // 8, self._words
         sequence = words[at + _SEQUENCE]
@@ -53,6 +69,7 @@ class BatchWriter:
         words[at + _END] = 0
         words[at + _RUNS] = 0
         words[at + _REFERENCES] = 0
+        words[at + _SETTLED] = 0
         words[at + _SEQUENCE] = (sequence | 1) + 1
         self.first, self.count, self.end, self.runs = first, 0, 0, 0
         self.payload = self._payloads[half]
@@ -81,24 +98,34 @@ class BatchWriter:
         return self._words[_REUSED]
 
     def close_half(self) -> None:
-        """Says where the current half ends, so that what follows is not looked for in it; an empty one is withdrawn."""
-        at = self._current * HALF_SIZE // 8
+        """The current half waits from now on; what follows is not looked for in it. An empty one is withdrawn."""
+        half = self._current * HALF_SIZE
+        at = half // 8
         if self.count:
             self._words[at + _END] = self.first + self.count
+            self.waiting = Half(half, self.first, self.count, self.end, self.runs)
         else:
             self._words[at + _SEQUENCE] |= 1
 
     def block(self) -> bytes:
-        """The current half's items as a block."""
-        half, view = self._current * HALF_SIZE, self._file.view
+        """The items of the half that waits as a block."""
+        waiting, view = self.waiting, self._file.view
+        assert waiting is not None
+        half, first, count, size, runs = waiting
         ends_at, runs_at = half + fmt.ENDS_AT, half + fmt.RUNS_AT
         return blocks.join(
-            self.first,
-            view[ends_at : ends_at + 4 * self.count],
-            view[runs_at : runs_at + RUN.size * self.runs],
-            memoryview(self.payload)[: self.end],
+            first,
+            view[ends_at : ends_at + 4 * count],
+            view[runs_at : runs_at + RUN.size * runs],
+            memoryview(self._payloads[half > 0])[:size],
             references=self._words[half // 8 + _REFERENCES] != 0,
         )
+
+    def settle(self) -> None:
+        """The half that waits is in a block, or all of its items are done."""
+        if self.waiting is not None:
+            self._words[self.waiting.at // 8 + _SETTLED] = 1
+            self.waiting = None
 
     def close(self) -> None:
         self._file.close()
@@ -206,16 +233,24 @@ class BatchReader:
         )
 
     def end_at(self, published: int) -> None:
-        """Closes the open half, for a dead writer: a later life of the segment must not be read through this mapping."""
+        """Closes both halves for a dead writer: a later life of the segment must not be read through this mapping."""
         for half in (0, HALF_SIZE):
             if not self._words[half // 8 + _END]:
                 self._words[half // 8 + _END] = max(1, published)
+            self._words[half // 8 + _SETTLED] = 1
 
-    def has_open_items(self, published: int) -> bool:
-        """Whether some items may be in no block yet: a half is closed once it has been written."""
-        words = self._words
-        halves = (0, HALF_SIZE // 8)
-        return any(not words[at] & 1 and not words[at + _END] and words[at + _FIRST] < published for at in halves)
+    def has_unsettled_items(self, published: int) -> bool:
+        """Whether some items may be in no block yet."""
+        return any(first < stop for _, first, stop in self._unsettled(published))
+
+    def _unsettled(self, published: int) -> list[tuple[int, int, int]]:
+        """(half, first, stop) of those that may hold what is in no block."""
+        words, found = self._words, []
+        for half in (0, HALF_SIZE):
+            at = half >> 3
+            if not words[at] & 1 and not words[at + _SETTLED]:
+                found.append((half, words[at + _FIRST], min(words[at + _END] or published, published)))
+        return found
 
     def copies(self, published: int | None) -> list[tuple[int, bytes]]:
         """(first, block) of what both halves hold just now, whether or not it is in RocksDB by now.
@@ -252,19 +287,23 @@ class BatchReader:
             return len(ends) - next((i for i, end in enumerate(reversed(ends)) if end), len(ends))
         return RUN.unpack_from(self._view, half + fmt.RUNS_AT + RUN.size * (runs - 1))[0] if runs else 0
 
-    def unflushed(self, flushed: int, published: int, *, open_only: bool) -> list[tuple[int, bytes]]:
-        """(first, block) for what no block holds yet; for the rescuer, who knows that nobody writes any more.
+    def unflushed(self, flushed: int, published: int, *, same_boot: bool) -> list[tuple[int, int, bytes]]:
+        """(first, stop, block) for what no block holds yet; for the rescuer, who knows that nobody writes any more.
 
-        `open_only`: a half that was closed was written (or all its items were done); else the halves may be older or newer
-        than RocksDB's log, which ends at `flushed`.
+        RocksDB's log ends at `flushed`. After a loss of power the halves may be older or newer than it, whatever they say.
         """
-        found = []
-        for half in (0, HALF_SIZE):
-            at = half >> 3
-            first = self._words[at + _FIRST]
-            stop = min(self._words[at + _END] or published, published)
-            if self._words[at] & 1 or stop <= first or (self._words[at + _END] if open_only else first < flushed):
-                continue
+        words, found = self._words, []
+        if same_boot:
+            halves = [(half, first, stop) for half, first, stop in self._unsettled(published) if stop > max(first, flushed)]
+        else:
+            places = ((half, half >> 3) for half in (0, HALF_SIZE))
+            sound = (
+                (half, words[at + _FIRST], min(words[at + _END] or published, published))
+                for half, at in places
+                if not words[at] & 1
+            )
+            halves = [(half, first, stop) for half, first, stop in sound if stop > first >= flushed]
+        for half, first, stop in halves:
             count = stop - first
             if count > HALF_ITEMS:
                 raise DamagedError(f"open batch with {count} items in a half of {HALF_ITEMS}")
@@ -272,8 +311,9 @@ class BatchReader:
             last = int.from_bytes(ends[-4:], "little") & END_MASK
             if last > HALF_BYTES:
                 raise DamagedError(f"open batch whose payload ends at {last} of {HALF_BYTES}")
-            runs = min(self._words[at + _RUNS], HALF_RUNS)
+            runs = min(words[(half >> 3) + _RUNS], HALF_RUNS)
             noted = bytes(self._view[half + fmt.RUNS_AT : half + fmt.RUNS_AT + RUN.size * runs])
             payload = bytes(self._view[half + fmt.PAYLOAD_AT : half + fmt.PAYLOAD_AT + last])
-            found.append((first, blocks.join(first, ends, noted, payload, references=self._words[at + _REFERENCES] != 0)))
+            references = words[(half >> 3) + _REFERENCES] != 0
+            found.append((first, stop, blocks.join(first, ends, noted, payload, references=references)))
         return sorted(found)

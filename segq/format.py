@@ -21,6 +21,7 @@ The *open batch* (file `batch`) is two halves, each::
     24      runs     u64   number of runs
     32      refs     u64   1: has references
     40      reused   u64   of the first half only: how far `blob` is being written over, see there
+    48      settled  u64   1: nothing of the half is wanted that is not in a block
     64      ends     u32[HALF_ITEMS]
     16384   runs     (index u32, ttl u32, time u64)[HALF_RUNS]
     32768   payload  HALF_BYTES
@@ -201,6 +202,7 @@ class HalfWord(enum.IntEnum):
     RUNS = 3
     REFERENCES = 4
     REUSED = 5
+    SETTLED = 6
 
 
 # --- ledger -----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """The segment that a producer appends to: its open batch, its RocksDB writer and its ledger, kept in step.
 
 Order of every store: the item first, then the ledger's `published` word. What is below `published` survives the process;
-what is above it never was. A half of the batch is written to RocksDB before it is reused, unless all its items are done, and a
-direct block before it is published, so a reader that does not find an item in the batch finds it in a block. Where consumers
-keep up, a segment never has a RocksDB instance at all, nor any of the fsyncs that making one costs.
+what is above it never was. A half of the batch is written to RocksDB before it is reused, unless all its items are done by
+then, and a direct block before it is published, so a reader that does not find an item in the batch finds it in a block.
+Where consumers keep up, a segment never has a RocksDB instance at all, nor any of the fsyncs that making one costs.
 
 The single put's store is written out in `Producer.put` over the attributes here (`count`, `end`, `stop`, …), because a call
 would cost as much as the work.
@@ -34,7 +34,7 @@ UNLIMITED = 1 << 62
 # none; what they take is disk, which is given back a segment at a time.
 _BLOB_SHARE = 8
 _SHORTEST_SPAN = 0.1  # seconds
-_LOOKS, _LOOK_SECONDS = 4, 0.00005
+_LOOKS, _LOOK_SECONDS = 25, 0.0001  # together half of what it takes to make a RocksDB instance
 _BLOB_WORTH = 16 << 20  # of disk for nothing: more than this is worth a new segment
 
 
@@ -58,7 +58,7 @@ class LoadingSegment:
         self.path, self.ledger = loading.path, loading.ledger
         self.words = loading.ledger.words
         self.items = loading.ledger.layout.items
-        self.bytes = 0  # payload in blocks; what a resumed segment held before does not count
+        self.bytes = 0  # payload in blocks, or about to be; what a resumed segment held before does not count
         self._batch: BatchWriter | None = None
         self._blob: BlobWriter | None = None
         self._half_open = False
@@ -89,7 +89,8 @@ class LoadingSegment:
         """Whether a half takes these with nothing to be opened before."""
         if not self._half_open or count > HALF_ITEMS or size > HALF_BYTES:
             return False
-        return self._writer is not None or (self.count + count <= HALF_ITEMS and self.end + size <= HALF_BYTES)
+        fits = self.count + count <= HALF_ITEMS and self.end + size <= HALF_BYTES
+        return fits or self._writer is not None or (self._batch is not None and self._batch.waiting is None)
 
     def spent(self) -> bool:
         """Whether it holds much disk for items that are all done: time to seal it, which gives the disk back."""
@@ -140,7 +141,7 @@ class LoadingSegment:
         return reference
 
     def _over(self, index: int) -> bool:
-        return self._catalog.all_done(self.name, self.ledger, index, index + 1)
+        return self._all_done(index, index + 1)
 
     def _reuse(self, word: int) -> None:
         if self._batch is None:
@@ -184,7 +185,7 @@ class LoadingSegment:
     def _write_block(self, items: list[bytes], size: int, lengths: list[int] | None, ttl_ms: int) -> None:
         """Straight to RocksDB: for what is too large for the batch, and for durability="power"."""
         first = self.published
-        self._flush_half()
+        self._flush()
         if ARMED:
             reach("block.begun")
         now = time.time_ns() // 1_000_000
@@ -217,12 +218,13 @@ class LoadingSegment:
         return batch
 
     def _turn(self, batch: BatchWriter) -> None:
-        """The half is full (of items, bytes or runs): to RocksDB with it, and on to the other one."""
+        """The half is full (of items, bytes or runs): it waits, and on to the other one, which has waited until now."""
         if ARMED:
             reach("turn.begun")
-        self._flush_half()
+        self._settle(batch)
         if ARMED:
             reach("turn.flushed")
+        self._leave_half(batch)
         self._take_half(batch)
         if ARMED:
             reach("turn.turned")
@@ -259,38 +261,52 @@ class LoadingSegment:
             limit = min(limit, self.words[_LIMIT])
         self.stop = min(HALF_ITEMS, limit - self.base)
 
-    def _flush_half(self) -> None:
-        """Writes the current half as a block; it stays readable where it is. Raises StorageError, nothing changed then."""
+    def _flush(self) -> None:
+        """Settles both halves; they stay readable where they are. Raises StorageError; it can be repeated, or put to again."""
         batch = self._batch
-        if batch is None or not self._half_open:
+        if batch is None:
             return
-        batch.count, batch.end = self.count, self.end
-        if not (self._all_done() or (self._writer is None and self._done_soon())):  # else nobody will read it
-            self._write(self.base, self._with_checksums(self.base, batch.block()))
-            self.bytes += self.end
-        self._leave_half(batch)
+        self._settle(batch)
+        if self._half_open:
+            self._leave_half(batch)
+            self._settle(batch)
+
+    def _settle(self, batch: BatchWriter) -> None:
+        """The half that waits becomes a block, unless nobody will read it. Raises StorageError, and it waits on."""
+        waiting = batch.waiting
+        if waiting is None:
+            return
+        end = waiting.first + waiting.items
+        if self._all_done(waiting.first, end) or (self._writer is None and self._done_soon(waiting.first, end)):
+            self.bytes -= waiting.size
+        else:
+            self._write(waiting.first, self._with_checksums(waiting.first, batch.block()))
+        batch.settle()
 
     def _with_checksums(self, first: int, block: bytes) -> bytes:
         return with_checksums(first, block, self.path, self.ledger.states, self._batch.reused if self._batch else None)
 
-    def _all_done(self) -> bool:
-        return self._catalog.all_done(self.name, self.ledger, self.base, self.base + self.count)
+    def _all_done(self, begin: int, end: int) -> bool:
+        return self._catalog.all_done(self.name, self.ledger, begin, end)
 
-    def _done_soon(self) -> bool:
-        """Whether consumers finish what is in the current half within a moment.
+    def _done_soon(self, begin: int, end: int) -> bool:
+        """Whether consumers, who have begun with these, finish them within a moment.
 
-        One that keeps up has the last item in its hands just now; waiting for it spares making a RocksDB instance, which takes
-        several milliseconds and about nine fsyncs.
+        It spares making a RocksDB instance, which takes several milliseconds and about nine fsyncs.
         """
+        if not self._all_done(begin, begin + 1):
+            return False
         for _look in range(_LOOKS):
             time.sleep(_LOOK_SECONDS)
-            if self._all_done():
+            if self._all_done(begin, end):
                 return True
         return False
 
     def _leave_half(self, batch: BatchWriter) -> None:
         """Nothing more goes into the current half."""
+        batch.count, batch.end = self.count, self.end
         batch.close_half()
+        self.bytes += self.end
         self._half_open = False
         self.base, self.count, self.end, self.stop = self.published, 0, 0, 0
 
@@ -333,10 +349,7 @@ class LoadingSegment:
         """Everything into RocksDB, then a new name. Raises StorageError; the items stay readable and it can be repeated."""
         if ARMED:
             reach("seal.begun")
-        if self.ledger.done() < self.published:
-            self._flush_half()
-        elif self._batch is not None and self._half_open:
-            self._leave_half(self._batch)
+        self._flush()
         if ARMED:
             reach("seal.flushed")
         writer, self._writer = self._writer, None

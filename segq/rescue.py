@@ -301,19 +301,19 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
     except DamagedError as error:
         fs.quarantine(os.path.dirname(path), os.path.join(os.path.basename(path), fmt.BATCH_FILE), str(error))
         batch, same_boot = None, False
-    if same_boot and (batch is None or not batch.has_open_items(published)):
+    if same_boot and (batch is None or not batch.has_unsettled_items(published)):
         return
     if batch is None and not os.path.exists(os.path.join(path, "CURRENT")):
         return
     writer = SegmentWriter(path)
     try:
         flushed = writer.flushed()
-        pieces = batch.unflushed(flushed, published, open_only=same_boot) if batch is not None else []
-        if any(first < flushed < published for first, _ in pieces):  # it would take the place of a block that is whole
+        pieces = batch.unflushed(flushed, published, same_boot=same_boot) if batch is not None else []
+        if any(first < flushed < stop for first, stop, _ in pieces):  # it would take the place of a block that is whole
             reason = f"holds items from {pieces[0][0]} on, of which {flushed} are in blocks"
             fs.quarantine(os.path.dirname(path), os.path.join(os.path.basename(path), fmt.BATCH_FILE), reason)
             pieces, same_boot = [], False
-        for first, block in pieces:
+        for first, _, block in pieces:
             writer.write(first, with_checksums(first, block, path, ledger.states, batch.reused if batch else None), sync=False)
         logged = None if same_boot else writer.logged()
     finally:

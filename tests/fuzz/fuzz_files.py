@@ -71,7 +71,7 @@ def a_batch(data: bytes) -> None:
         file.write(data)
     batch = BatchReader(str(place))
     batch.read(data[0] if data else 0, 60, 50)
-    batch.unflushed(0, 60, open_only=False)
+    batch.unflushed(0, 60, same_boot=True)
     batch.has_open_items(60)
 
 

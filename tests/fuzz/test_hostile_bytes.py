@@ -169,13 +169,13 @@ def test_a_ledger_of_hostile_words_is_refused_or_can_be_worked_with(
 
 @settings(deadline=None)
 @given(
-    st.lists(WORD, min_size=5, max_size=5), st.binary(max_size=100), st.integers(0, 60), st.integers(1, 60), st.integers(0, 70)
+    st.lists(WORD, min_size=7, max_size=7), st.binary(max_size=100), st.integers(0, 60), st.integers(1, 60), st.integers(0, 70)
 )
 def test_an_open_batch_of_hostile_words_gives_bounded_pieces_or_damaged_error(
     file: Path, words: list[int], ends: bytes, begin: int, count: int, published: int
 ) -> None:
     whole = bytearray(fmt.BATCH_SIZE)
-    struct.pack_into("<5Q", whole, 0, *words)
+    struct.pack_into("<7Q", whole, 0, *words)
     struct.pack_into("<Q", whole, fmt.HALF_SIZE, 1)
     whole[fmt.ENDS_AT : fmt.ENDS_AT + len(ends)] = ends
     file.write_bytes(whole)
@@ -185,14 +185,15 @@ def test_an_open_batch_of_hostile_words_gives_bounded_pieces_or_damaged_error(
         assert found is None or sum(map(len, found[0])) <= fmt.HALF_BYTES
     except DamagedError:
         pass
-    try:
-        for first, block in batch.unflushed(0, published, open_only=False):
-            assert len(block) <= fmt.HALF_SIZE
-            blocks.key(first)
-    except DamagedError:
-        pass
+    for same_boot in (True, False):
+        try:
+            for first, stop, block in batch.unflushed(0, published, same_boot=same_boot):
+                assert first < stop
+                assert len(block) <= fmt.HALF_SIZE
+        except DamagedError:
+            pass
     batch.end_at(published)
-    batch.has_open_items(published)
+    batch.has_unsettled_items(published)
 
 
 @settings(deadline=None)

@@ -106,17 +106,36 @@ def test_what_a_writer_gathered_is_the_block_that_it_writes_and_the_one_a_rescue
     batch.begin_run(77)
     items = [item(i) for i in range(10, 60)]
     published = append(batch, items)
-    block = blocks.decode(blocks.key(10), batch.block())
-    assert block.items(10, 60) == items
     reader = BatchReader(place)
-    assert reader.has_open_items(published)
-    assert reader.unflushed(10, published, open_only=True) == [(10, batch.block())]
-    assert reader.unflushed(60, published, open_only=False) == []
-    found = reader.unflushed(10, published - 5, open_only=True)  # killed between the copy and the ledger's word
-    assert blocks.decode(blocks.key(10), found[0][1]).items(10, 55) == items[:-5]
+    found = reader.unflushed(10, published - 5, same_boot=True)  # killed between the copy and the ledger's word
+    assert blocks.decode(blocks.key(10), found[0][2]).items(10, 55) == items[:-5]
+    as_rescuers_find_it = reader.unflushed(10, published, same_boot=True)
     batch.close_half()
-    assert not reader.has_open_items(published)
-    assert reader.unflushed(10, published, open_only=True) == []
+    block = batch.block()
+    assert blocks.decode(blocks.key(10), block).items(10, 60) == items
+    assert as_rescuers_find_it == reader.unflushed(10, published, same_boot=True) == [(10, 60, block)]
+    assert reader.has_unsettled_items(published)
+    assert reader.unflushed(60, published, same_boot=True) == []  # killed after the write, before it was noted
+    assert reader.unflushed(60, published, same_boot=False) == []
+    batch.settle()
+    assert not reader.has_unsettled_items(published)
+    assert reader.unflushed(10, published, same_boot=True) == []
+
+
+def test_both_halves_may_be_in_no_block_yet(place: str) -> None:
+    batch = BatchWriter(place, 0)
+    published = append(batch, [b"waits"])
+    batch.close_half()
+    batch.turn(published)
+    published = append(batch, [b"open"])
+    reader = BatchReader(place)
+    for same_boot in (True, False):
+        pieces = reader.unflushed(0, published, same_boot=same_boot)
+        assert [blocks.decode(blocks.key(first), block).items(first, stop) for first, stop, block in pieces] == [
+            [b"waits"],
+            [b"open"],
+        ]
+    assert [(first, stop) for first, stop, _ in reader.unflushed(1, published, same_boot=True)] == [(1, 2)]
 
 
 def test_a_half_filled_to_the_last_byte_and_the_last_item_is_read_whole(place: str) -> None:
