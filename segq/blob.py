@@ -26,7 +26,7 @@ from collections.abc import Callable
 
 from segq import blocks
 from segq import format as fmt
-from segq.blocks import CHECKED, END_MASK, IS_REFERENCE, REFERENCE, Reference
+from segq.blocks import CHECKED, END_MASK, IS_REFERENCE, REFERENCE, VOID, Reference
 from segq.errors import DamagedError
 from segq.failpoints import ARMED, reach
 from segq.format import DEAD, DONE
@@ -38,6 +38,10 @@ class DamagedItem(DamagedError):
     """The bytes of one large item are gone or not what was written; its neighbours are not concerned."""
 
 
+class OverwrittenItem(DamagedItem):
+    """The item was done, and others lie in its place, or may."""
+
+
 _LAP_SHIFT, _MOST_LAPS = 40, 1 << 24
 _LAP_BYTES = 4 << 20  # a lap is at least so long; what is written over soon is in the cache still
 _ALIGN = 4096  # whole pages are written over without being read first
@@ -46,13 +50,8 @@ _ALIGN = 4096  # whole pages are written over without being read first
 def overwritten(reference: bytes, reused: int) -> bool:
     """Whether the bytes of an item may be another's by now; `reused`: the word, read after they were."""
     offset, _, _, flags = REFERENCE.unpack(reference)
-    behind = (reused >> _LAP_SHIFT) - (flags >> 1)
+    behind = (reused >> _LAP_SHIFT) - ((flags & ~VOID) >> 1)
     return behind != 0 and (behind != 1 or bool(offset < reused & ((1 << _LAP_SHIFT) - 1)))
-
-
-def unknown() -> int:
-    """In the place of the word, for who does not know it: whatever has no checksum may have been written over."""
-    return (1 << 64) - 1
 
 
 class BlobWriter(HeldDescriptor):
@@ -125,9 +124,9 @@ def _aligned(offset: int) -> int:
 def with_checksums(
     first: int, data: bytes, segment: str, states: bytes | memoryview = b"", reused: Callable[[], int] | None = None
 ) -> bytes:
-    """The block `data`, about to be written, with checksums in its references to items that are not done yet.
+    """The block `data`, about to be written, with checksums in its references, or with a word that their items are done.
 
-    `states` and `reused`, if given, tell which those are.
+    `states` and `reused`, if given, tell which those are. What cannot be read just now gets neither: its reader will find out.
     """
     if not blocks.has_references(data):
         return data
@@ -137,10 +136,17 @@ def with_checksums(
     reader: BlobReader | None = None
     for i, end in enumerate(block.ends, first):
         stop = start + (end & END_MASK)
-        if end & IS_REFERENCE and states[i : i + 1] not in (DONE, DEAD):
-            with contextlib.suppress(DamagedItem, FileNotFoundError):  # its reader will find out
+        if end & IS_REFERENCE and stop - begin == REFERENCE.size:
+            try:
+                if states[i : i + 1] in (DONE, DEAD):
+                    raise OverwrittenItem
                 reader = reader or BlobReader(segment)
                 changed[begin:stop] = reader.checked(data[begin:stop], reused)
+            except OverwrittenItem:
+                offset, length, _, flags = REFERENCE.unpack(data[begin:stop])
+                changed[begin:stop] = REFERENCE.pack(offset, length, 0, flags & ~CHECKED | VOID)
+            except (DamagedItem, FileNotFoundError):
+                pass
         begin = stop
     if reader is not None:
         reader.close()
@@ -159,11 +165,13 @@ class BlobReader(HeldDescriptor):
     def read(self, reference: bytes, reused: Callable[[], int] | None = None) -> bytes:
         """Raises DamagedError unless every byte is as it was written.
 
-        `reused`: the word in the open batch. Without it, what has no checksum is taken for what it should be.
+        `reused`: the word in the open batch, for a reference from there.
         """
         if len(reference) != REFERENCE.size:
             raise DamagedItem(f"{self._path}: a reference of {len(reference)} bytes")
         offset, length, checksum, flags = REFERENCE.unpack(reference)
+        if flags & VOID:
+            raise OverwrittenItem(f"{self._path}: the item at {offset} of {length} bytes was done when its block was written")
         size = os.fstat(self.descriptor).st_size
         if offset + length > size or length > MAX_ITEM_BYTES:
             raise DamagedItem(f"{self._path} ends at {size}, before an item at {offset} of {length} bytes")
@@ -174,7 +182,7 @@ class BlobReader(HeldDescriptor):
         if len(data) != length or (flags & CHECKED and zlib.crc32(data) != checksum):
             raise DamagedItem(f"{self._path}: the item at {offset} of {length} bytes is not what was written")
         if not flags & CHECKED and reused is not None and overwritten(reference, reused()):
-            raise DamagedItem(f"{self._path}: the item at {offset} of {length} bytes was done, and others lie there")
+            raise OverwrittenItem(f"{self._path}: the item at {offset} of {length} bytes was done, and others lie there")
         return data
 
     def checked(self, reference: bytes, reused: Callable[[], int] | None = None) -> bytes:

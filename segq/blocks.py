@@ -13,8 +13,8 @@ A *block* is a value, its key the index of its first item (8 bytes, big-endian; 
         payload bytes
 
 Where a block has references, the top bit of an item's end says that the item is one: (offset u64, length u64, CRC-32 u32,
-flags u32) of its bytes in the file `blob`, where items larger than LARGE_BYTES are kept. The flags are 1 if there is a CRC, and
-twice the lap in which they were written (see `blob`).
+flags u32) of its bytes in the file `blob`, where items larger than LARGE_BYTES are kept. The flags are 1 if there is a CRC,
+1 << 31 if the item was done when its block was written, and twice the lap in which its bytes were (see `blob`).
 
 A *run* says when the items from `index` (counted within the block) on were put, in milliseconds of the epoch, up to the
 next run; `ttl` is their time to live in milliseconds, 0 for none. Items put in the same millisecond share a run, so a
@@ -40,7 +40,7 @@ MAGIC, VERSION = b"SB", 1
 HAS_REFERENCES, HAS_CHECKSUM = 1, 2
 REFERENCE = struct.Struct("<QQII")
 IS_REFERENCE, END_MASK = 1 << 31, (1 << 31) - 1
-CHECKED = 1  # of a reference's flags
+CHECKED, VOID = 1, 1 << 31  # of a reference's flags; between them is the lap
 LARGE_BYTES = 32 << 10  # from about 8 KiB on a write into `blob` costs less than the way through the batch and RocksDB
 
 

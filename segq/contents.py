@@ -15,7 +15,7 @@ from itertools import pairwise
 from segq import blocks
 from segq import format as fmt
 from segq.batch import BatchReader
-from segq.blob import BlobReader, unknown, with_checksums
+from segq.blob import BlobReader, with_checksums
 from segq.blocks import END_MASK, IS_REFERENCE, Block
 from segq.errors import DamagedError
 from segq.fs import Directory
@@ -117,7 +117,7 @@ class Contents:
                 self._blob = BlobReader(self._directory.path)
             except FileNotFoundError:
                 raise DamagedError(f"{self._path}: the file with the bytes of its large items is gone") from None
-        return self._blob.read(reference, unknown)
+        return self._blob.read(reference)
 
     def close(self) -> None:
         if self._blob is not None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 import segq
 from segq import blocks
 from segq import format as fmt
-from segq.blob import BlobReader, BlobWriter, DamagedItem
+from segq.blob import BlobReader, BlobWriter, DamagedItem, OverwrittenItem, with_checksums
 from segq.blocks import LARGE_BYTES, Reference
 from segq.errors import DamagedError, StorageError
+from segq.format import DONE, FREE
 
 
 class Blob:
@@ -288,3 +289,33 @@ def test_a_consumer_that_is_held_up_until_others_have_its_items_gets_none_of_wha
             child.ends()
         assert [q.get(timeout=20)[:1] for _ in range(2)] == [b"c", b"d"]
         assert q.empty()
+
+
+def test_a_block_says_of_its_large_items_which_were_done_and_leaves_alone_what_cannot_be_read_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = Blob(tmp_path)
+    items = [b"small", *(blob.write(bytes([n]) * 50_000) for n in range(1, 4))]
+    block = blocks.encode(0, items, 1, references=True)
+    states = b"".join([DONE, DONE, FREE, FREE])
+    reads = iter([None, OSError(errno.EIO, "Input/output error")])
+    really = os.pread
+
+    def failing(descriptor: int, length: int, offset: int) -> bytes:
+        if error := next(reads):
+            raise error
+        return really(descriptor, length, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", failing)
+        written = with_checksums(0, block, str(tmp_path), states)
+    small, done, checked, unread = blocks.decode(blocks.key(0), written, verify=True).items(0, 4)
+    assert small == b"small"
+    with pytest.raises(OverwrittenItem, match="was done"):
+        blob.read(done)
+    for n, reference in ((2, checked), (3, unread)):
+        assert blob.read(reference) == bytes([n]) * 50_000
+    file = tmp_path / fmt.BLOB_FILE
+    file.write_bytes(b"\xff" * file.stat().st_size)
+    with pytest.raises(DamagedItem, match="not what was written"):
+        blob.read(checked)
