@@ -72,7 +72,7 @@ def a_batch(data: bytes) -> None:
     batch = BatchReader(str(place))
     batch.read(data[0] if data else 0, 60, 50)
     batch.unflushed(0, 60, same_boot=True)
-    batch.has_open_items(60)
+    batch.has_unsettled_items(60)
 
 
 def a_log(data: bytes) -> None:
