@@ -36,7 +36,7 @@ _here = os.getpid()
 
 # Larger than any segment, so that the data stays in the log and is never rewritten. Memory is taken as it is used.
 _WRITE_BUFFER = 4 << 30
-_ARENA_BLOCK = 2 << 20
+_ARENA_BLOCK = 256 << 10
 _OURS = (fmt.LEDGER_FILE, fmt.BATCH_FILE, fmt.BLOB_FILE)  # in the same directory; RocksDB does not know them
 # RocksDB reserves disk for the log by this much at a time (it has no other effect with one column family).
 _LOG_RESERVE = 1 << 20

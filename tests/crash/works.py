@@ -18,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+import psutil  # noqa: F401  # which segq loads when a queue is opened: here calls are to fail that are segq's
 from accounts import Report, close_account, events, item, item_id, until
 from topic_victim import TopicScene, taken_by
 
