@@ -28,13 +28,23 @@ _SEQUENCE, _FIRST, _END, _RUNS, _REFERENCES, _REUSED, _SETTLED = (int(word) for 
 
 
 class Half(NamedTuple):
-    """A half that takes no more items: which it is, the index of its first item, how many there are, and of what size."""
+    """What is in a half: where that begins in the file, the index of its first item, and how many items, bytes and runs."""
 
     at: int
     first: int
     items: int
     size: int
     runs: int
+
+    def block(self, file: MappedFile) -> bytes:
+        view, ends_at, runs_at, payload_at = file.view, self.at + fmt.ENDS_AT, self.at + fmt.RUNS_AT, self.at + fmt.PAYLOAD_AT
+        return blocks.join(
+            self.first,
+            view[ends_at : ends_at + 4 * self.items],
+            view[runs_at : runs_at + RUN.size * self.runs],
+            view[payload_at : payload_at + self.size],
+            references=file.words[self.at // 8 + _REFERENCES] != 0,
+        )
 
 
 class BatchWriter:
@@ -109,17 +119,8 @@ class BatchWriter:
 
     def block(self) -> bytes:
         """The items of the half that waits as a block."""
-        waiting, view = self.waiting, self._file.view
-        assert waiting is not None
-        half, first, count, size, runs = waiting
-        ends_at, runs_at = half + fmt.ENDS_AT, half + fmt.RUNS_AT
-        return blocks.join(
-            first,
-            view[ends_at : ends_at + 4 * count],
-            view[runs_at : runs_at + RUN.size * runs],
-            memoryview(self._payloads[half > 0])[:size],
-            references=self._words[half // 8 + _REFERENCES] != 0,
-        )
+        assert self.waiting is not None
+        return self.waiting.block(self._file)
 
     def settle(self) -> None:
         """The half that waits is in a block, or all of its items are done."""
@@ -182,21 +183,14 @@ class BatchReader:
                 continue
             data = bytes(view[payload_at + start : payload_at + last])
             # Each item begins one run at most, so the runs of these and later items are among the last so many.
-            runs = min(words[at + _RUNS], HALF_RUNS)
+            runs = self._runs(half)
             runs_at, skip = half + fmt.RUNS_AT, max(0, runs - (stop - begin) - 1)
             noted = bytes(view[runs_at + RUN.size * skip : runs_at + RUN.size * runs])
             if words[at] != sequence:
                 continue
             if references:
-                return (
-                    blocks.marked(data, 0, 0, [((bound & END_MASK) - start) | (bound & IS_REFERENCE) for bound in bounds]),
-                    (
-                        begin,
-                        first,
-                        noted,
-                    ),
-                    True,
-                )
+                bounds = [((bound & END_MASK) - start) | (bound & IS_REFERENCE) for bound in bounds]
+                return blocks.marked(data, 0, 0, bounds), (begin, first, noted), True
             if start:
                 bounds = [bound - start for bound in bounds]
             if high - low == 1:
@@ -241,16 +235,28 @@ class BatchReader:
 
     def has_unsettled_items(self, published: int) -> bool:
         """Whether some items may be in no block yet."""
-        return any(first < stop for _, first, stop in self._unsettled(published))
+        return any(first < stop for _, first, stop in self._halves(published, unsettled=True))
 
-    def _unsettled(self, published: int) -> list[tuple[int, int, int]]:
-        """(half, first, stop) of those that may hold what is in no block."""
+    def _halves(self, published: int, *, unsettled: bool) -> list[tuple[int, int, int]]:
+        """(half, first, stop) of those in use; `unsettled`: of those that may hold what is in no block."""
         words, found = self._words, []
         for half in (0, HALF_SIZE):
             at = half >> 3
-            if not words[at] & 1 and not words[at + _SETTLED]:
+            if not words[at] & 1 and not (unsettled and words[at + _SETTLED]):
                 found.append((half, words[at + _FIRST], min(words[at + _END] or published, published)))
         return found
+
+    def _block(self, half: int, first: int, items: int) -> bytes:
+        """Raises DamagedError if the half contradicts itself."""
+        if not 0 < items <= HALF_ITEMS:
+            raise DamagedError(f"open batch with {items} items in a half of {HALF_ITEMS}")
+        size = self._ends[half > 0][items - 1] & END_MASK
+        if size > HALF_BYTES:
+            raise DamagedError(f"open batch whose payload ends at {size} of {HALF_BYTES}")
+        return Half(half, first, items, size, self._runs(half)).block(self._file)
+
+    def _runs(self, half: int) -> int:
+        return min(self._words[(half >> 3) + _RUNS], HALF_RUNS)
 
     def copies(self, published: int | None) -> list[tuple[int, bytes]]:
         """(first, block) of what both halves hold just now, whether or not it is in RocksDB by now.
@@ -264,27 +270,22 @@ class BatchReader:
             sequence, first = self._words[at], self._words[at + _FIRST]
             if sequence & 1 or not sequence:
                 continue
-            runs = min(self._words[at + _RUNS], HALF_RUNS)
-            stop = self._words[at + _END] or (first + self._certain(half, runs) if published is None else published)
-            count = min(stop, stop if published is None else published) - first
-            if not 0 < count <= HALF_ITEMS:
+            end = self._words[at + _END]
+            stop = end or first + self._certain(half) if published is None else min(end or published, published)
+            try:
+                block = self._block(half, first, stop - first)
+            except DamagedError:
                 continue
-            ends = bytes(self._view[half + fmt.ENDS_AT : half + fmt.ENDS_AT + 4 * count])
-            last = int.from_bytes(ends[-4:], "little") & END_MASK
-            if last > HALF_BYTES:
-                continue
-            noted = bytes(self._view[half + fmt.RUNS_AT : half + fmt.RUNS_AT + RUN.size * runs])
-            payload = bytes(self._view[half + fmt.PAYLOAD_AT : half + fmt.PAYLOAD_AT + last])
-            references = self._words[at + _REFERENCES] != 0
             if self._words[at] == sequence:  # else it was written to RocksDB meanwhile
-                found.append((first, blocks.join(first, ends, noted, payload, references=references)))
+                found.append((first, block))
         return found
 
-    def _certain(self, half: int, runs: int) -> int:
+    def _certain(self, half: int) -> int:
         """How many items an open half holds at least."""
         ends = self._ends[half > 0].tolist()
         if self._words[half >> 3] == _FIRST_LIFE:  # nothing is left of an earlier life: the ends behind the last are 0
             return len(ends) - next((i for i, end in enumerate(reversed(ends)) if end), len(ends))
+        runs = self._runs(half)
         return RUN.unpack_from(self._view, half + fmt.RUNS_AT + RUN.size * (runs - 1))[0] if runs else 0
 
     def unflushed(self, flushed: int, published: int, *, same_boot: bool) -> list[tuple[int, int, bytes]]:
@@ -292,28 +293,8 @@ class BatchReader:
 
         RocksDB's log ends at `flushed`. After a loss of power the halves may be older or newer than it, whatever they say.
         """
-        words, found = self._words, []
-        if same_boot:
-            halves = [(half, first, stop) for half, first, stop in self._unsettled(published) if stop > max(first, flushed)]
-        else:
-            places = ((half, half >> 3) for half in (0, HALF_SIZE))
-            sound = (
-                (half, words[at + _FIRST], min(words[at + _END] or published, published))
-                for half, at in places
-                if not words[at] & 1
-            )
-            halves = [(half, first, stop) for half, first, stop in sound if stop > first >= flushed]
-        for half, first, stop in halves:
-            count = stop - first
-            if count > HALF_ITEMS:
-                raise DamagedError(f"open batch with {count} items in a half of {HALF_ITEMS}")
-            ends = bytes(self._view[half + fmt.ENDS_AT : half + fmt.ENDS_AT + 4 * count])
-            last = int.from_bytes(ends[-4:], "little") & END_MASK
-            if last > HALF_BYTES:
-                raise DamagedError(f"open batch whose payload ends at {last} of {HALF_BYTES}")
-            runs = min(words[(half >> 3) + _RUNS], HALF_RUNS)
-            noted = bytes(self._view[half + fmt.RUNS_AT : half + fmt.RUNS_AT + RUN.size * runs])
-            payload = bytes(self._view[half + fmt.PAYLOAD_AT : half + fmt.PAYLOAD_AT + last])
-            references = words[(half >> 3) + _REFERENCES] != 0
-            found.append((first, stop, blocks.join(first, ends, noted, payload, references=references)))
+        found = []
+        for half, first, stop in self._halves(published, unsettled=same_boot):
+            if first < stop and (flushed < stop if same_boot else flushed <= first):
+                found.append((first, stop, self._block(half, first, stop - first)))
         return sorted(found)

@@ -137,16 +137,18 @@ def with_checksums(
     for i, end in enumerate(block.ends, first):
         stop = start + (end & END_MASK)
         if end & IS_REFERENCE and stop - begin == REFERENCE.size:
+            done = states[i : i + 1] in (DONE, DEAD)
             try:
-                if states[i : i + 1] in (DONE, DEAD):
-                    raise OverwrittenItem
-                reader = reader or BlobReader(segment)
-                changed[begin:stop] = reader.checked(data[begin:stop], reused)
+                if not done:
+                    reader = reader or BlobReader(segment)
+                    changed[begin:stop] = reader.checked(data[begin:stop], reused)
             except OverwrittenItem:
-                offset, length, _, flags = REFERENCE.unpack(data[begin:stop])
-                changed[begin:stop] = REFERENCE.pack(offset, length, 0, flags & ~CHECKED | VOID)
+                done = True
             except (DamagedItem, FileNotFoundError):
                 pass
+            if done:
+                offset, length, _, flags = REFERENCE.unpack(data[begin:stop])
+                changed[begin:stop] = REFERENCE.pack(offset, length, 0, flags & ~CHECKED | VOID)
         begin = stop
     if reader is not None:
         reader.close()
