@@ -14,7 +14,6 @@ from segq import format as fmt
 from segq import fs, process, rescue
 from segq.catalog import Catalog
 from segq.errors import DamagedError
-from segq.examination import unreadable
 from segq.format import LabelWord, SegmentName, State
 from segq.index import Index
 from segq.label import Label
@@ -22,6 +21,7 @@ from segq.ledger import Ledger
 from segq.locks import StructureLock
 from segq.problem import ERROR, Problem
 from segq.segment import SegmentReader
+from segq.segment_examination import unreadable
 from segq.settings import Settings
 from segq.topic_catalog import TopicCatalog
 

@@ -36,7 +36,7 @@ LAYERS = [
     ["loading", "view", "rescue", "burial", "claims", "shelf", "claimer", "caretaker", "stats", "keeper", "tidier", "place"],
     ["producer", "consumer"],
     ["handle", "putting", "getting", "dead", "subscription"],
-    ["queue", "topic", "examination", "repair", "check", "salvage"],
+    ["queue", "topic", "examination", "segment_examination", "repair", "check", "salvage"],
     ["engines", "connect"],
     ["bridge"],
     ["__init__"],
