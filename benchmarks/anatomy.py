@@ -23,9 +23,10 @@ from rich.table import Table
 
 import segq
 from benchmarks.crew import clock
-from segq import blocks, futex
-from segq.segment import SegmentReader, SegmentWriter
-from segq.wal import WalReader
+from segq._core.format import blocks
+from segq._core.segment.rocksdb import SegmentReader, SegmentWriter
+from segq._core.segment.wal import WalReader
+from segq._core.system import futex
 
 ITEM = b"x" * 100
 ROUNDS, COUNT = 9, 20_000

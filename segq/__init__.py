@@ -1,10 +1,6 @@
 """segq: a queue that processes share through a directory."""
 
-from segq.bridge import Bridge, BridgeStats
-from segq.check import check
-from segq.connect import connect, kind_of, remove
-from segq.dead import DeadLetters
-from segq.errors import (
+from segq._core.base.errors import (
     ClosedError,
     DamagedError,
     Empty,
@@ -26,16 +22,20 @@ from segq.errors import (
     UnsafeDirectoryError,
     UnsupportedError,
 )
-from segq.letter import DeadLetter
-from segq.message import Message
-from segq.problem import Problem, Quarantined, Report
-from segq.queue import Queue
-from segq.salvage import Salvaged, salvage
-from segq.serializers import Serializer
-from segq.settings import Settings
-from segq.stats import LabelStats, OwnerStats, Stats
-from segq.subscription import Lag, Subscription
-from segq.topic import Topic
+from segq._core.base.letter import DeadLetter
+from segq._core.base.message import Message
+from segq._core.base.serializers import Serializer
+from segq._core.base.settings import Settings
+from segq._core.directory.tally import LabelStats, OwnerStats, Stats
+from segq.doctor.check import check
+from segq.doctor.problem import Problem, Quarantined, Report
+from segq.doctor.salvage import Salvaged, salvage
+from segq.engines.bridge import Bridge, BridgeStats
+from segq.engines.connect import connect, kind_of, remove
+from segq.handles.dead import DeadLetters
+from segq.handles.queue import Queue
+from segq.handles.subscription import Lag, Subscription
+from segq.handles.topic import Topic
 
 __version__ = "0.1.0"
 

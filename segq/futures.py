@@ -33,13 +33,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from segq import aio
+from segq._core.base.errors import ClosedError, Empty
+from segq._core.base.message import Message
+from segq._core.base.settings import whole_number
+from segq._core.put.producer import NotAtOnceError
+from segq._core.take.consumer import Consumer, Run
 from segq.aio.commits import Entry
 from segq.aio.handle import limit
-from segq.consumer import Consumer, Run
-from segq.errors import ClosedError, Empty
-from segq.message import Message
-from segq.producer import NotAtOnceError
-from segq.settings import whole_number
 
 __all__ = ["Queue", "Subscription", "Topic"]
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from segq.errors import SettingsError
+from segq._core.base.errors import SettingsError
 from segq.watch import watcher_of
 from segq.watch.snapshot import OPEN, LabelView, ProcessView, Snapshot
 

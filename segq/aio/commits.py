@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Iterator
 from functools import partial
 
+from segq._core.base.errors import ClosedError
+from segq._core.put.producer import Producer
 from segq.aio.worker import Worker
-from segq.errors import ClosedError
-from segq.producer import Producer
 
 _MOST_ITEMS, _MOST_BYTES = 4096, 1 << 20  # of a group
 

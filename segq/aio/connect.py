@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from segq._core.base.errors import SettingsError
 from segq.aio.queue import Queue
 from segq.aio.topic import Topic
 from segq.engines.address import parse
-from segq.errors import SettingsError
 
 
 def connect(address: str | os.PathLike[str], kind: str = "queue", **settings: Any) -> Any:

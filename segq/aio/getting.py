@@ -9,13 +9,13 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from segq._core.base.errors import Empty
+from segq._core.base.message import Message
+from segq._core.base.settings import whole_number
+from segq._core.take.consumer import Consumer, Run
 from segq.aio.handle import Bound, Handle, limit
 from segq.aio.line import NOTHING
 from segq.aio.messages import Messages
-from segq.consumer import Consumer, Run
-from segq.errors import Empty
-from segq.message import Message
-from segq.settings import whole_number
 
 _TURN_SECONDS = 0.002  # after so long without a wait a coroutine that gets lets others have the loop
 

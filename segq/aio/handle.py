@@ -10,16 +10,16 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from segq._core.base.errors import ClosedError
+from segq._core.base.settings import Settings
+from segq._core.directory.index import LOOK_AGAIN, Bell
+from segq._core.put.producer import Producer
+from segq._core.take.consumer import Consumer
 from segq.aio.commits import Commits
 from segq.aio.line import Line
 from segq.aio.worker import Worker
-from segq.consumer import Consumer
-from segq.errors import ClosedError
-from segq.handle import Handle as SyncHandle
-from segq.handle import check_timeout
-from segq.index import LOOK_AGAIN, Bell
-from segq.producer import Producer
-from segq.settings import Settings
+from segq.handles.handle import Handle as SyncHandle
+from segq.handles.handle import check_timeout
 
 
 class Bound:

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from segq._core.directory.index import Bell
 from segq.aio import watcher
-from segq.index import Bell
 
 NOTHING: Any = object()
 _SHORTEST_PAUSE = 0.002  # seconds; who looks after others takes a moment

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Self
 
-from segq.errors import Empty, ShutDown
-from segq.message import Message
+from segq._core.base.errors import Empty, ShutDown
+from segq._core.base.message import Message
 
 
 class Messages:

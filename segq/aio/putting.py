@@ -10,13 +10,13 @@ from time import monotonic
 from typing import Any
 
 import segq
+from segq._core.base.errors import Full
+from segq._core.directory.tally import Stats
+from segq._core.put.producer import RECALL_LOOK, RECALL_SECONDS, NotAtOnceError
 from segq.aio.commits import Entry
 from segq.aio.handle import Bound, Handle, limit
 from segq.aio.line import NOTHING
-from segq.errors import Full
-from segq.producer import RECALL_LOOK, RECALL_SECONDS, NotAtOnceError
-from segq.sized import Sized
-from segq.stats import Stats
+from segq.handles.sized import Sized
 
 
 class Putting(Handle, Sized):
@@ -105,7 +105,7 @@ class Putting(Handle, Sized):
         return letters
 
     async def stats(self) -> Stats:
-        """What is stored, who works on it, and how far each label of a topic is; see `segq.stats.Stats`."""
+        """What is stored, who works on it, and how far each label of a topic is; see `segq._core.directory.tally.Stats`."""
         stats: Stats = await self._in_thread(lambda: self._now().stats())
         return stats
 

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 import segq
+from segq._core.base.serializers import Serializer
 from segq.aio.getting import Getting
 from segq.aio.handle import limit
 from segq.aio.line import NOTHING
 from segq.aio.putting import Putting
-from segq.serializers import Serializer
 
 
 class Queue(Putting, Getting):

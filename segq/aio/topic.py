@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 import segq
+from segq._core.base.serializers import Serializer
+from segq._core.directory.tally import LabelStats
 from segq.aio.getting import Getting
 from segq.aio.putting import Putting
-from segq.serializers import Serializer
-from segq.stats import LabelStats
-from segq.subscription import Lag
+from segq.handles.subscription import Lag
 
 
 class Subscription(Getting):
@@ -38,7 +38,7 @@ class Subscription(Getting):
         super().__init__(partial(segq.Subscription, *self._arguments, **self._options))
 
     async def stats(self) -> LabelStats:
-        """How far the label is; see `segq.stats.LabelStats`."""
+        """How far the label is; see `segq._core.directory.tally.LabelStats`."""
         stats: LabelStats = await self._in_thread(lambda: self._now().stats())
         return stats
 

@@ -13,8 +13,8 @@ import os
 import threading
 from collections.abc import Callable
 
-from segq.futex import MOST_WORDS, Word, wait_any
-from segq.index import Bell
+from segq._core.directory.index import Bell
+from segq._core.system.futex import MOST_WORDS, Word, wait_any
 
 _FOR_EVER = 1e6  # seconds; whoever waits looks again by itself, at least each second
 

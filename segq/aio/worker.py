@@ -12,7 +12,7 @@ import concurrent.futures
 from collections.abc import Callable
 from typing import TypeVar
 
-from segq.errors import ClosedError
+from segq._core.base.errors import ClosedError
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import click
 
 from segq import transfer
+from segq._core.base.settings import BUILTIN_SERIALIZERS
 from segq.cli import ending, exits
-from segq.settings import BUILTIN_SERIALIZERS
 
 
 @click.command("import")

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 import segq
-from segq.connect import exists, subscription
 from segq.engines.address import is_address
+from segq.engines.connect import exists, subscription
 from segq.engines.interface import QueueLike, SubscriptionLike, TopicLike
 
 Source = QueueLike | SubscriptionLike

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import click
 
 import segq
+from segq._core.base.errors import QueueError
 from segq.cli import exits, reports
-from segq.errors import QueueError
 
 VERBS = {
     "put": "Put lines, whole files or arguments.",

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 
 import segq
-from segq.errors import QueueError, ReceiptError
+from segq._core.base.errors import QueueError, ReceiptError
 
 FIRST_DELAY = 1.0  # seconds before the second attempt; doubled for each one after it
 LONGEST_DELAY = 60.0

@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 import click
 
 import segq
-from segq import fs
+from segq._core.base.serializers import codec
+from segq._core.system import fs
 from segq.cli import exits, items
-from segq.salvage import Wreck
-from segq.serializers import codec
+from segq.doctor.salvage import Wreck
 
 
 @click.command("salvage")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import click
 
 import segq
+from segq._core.base.errors import ReceiptError
 from segq.cli.outlet import Outlet
-from segq.errors import ReceiptError
 
 BATCH_BYTES = 1 << 20  # what one step aims at; several times what a pipe holds
 BATCH_ITEMS = 8192

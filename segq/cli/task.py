@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import click
 
 import segq
+from segq._core.base.errors import ReceiptError
 from segq.cli import items
 from segq.cli.retries import Retries
-from segq.errors import ReceiptError
 
 
 class TaskFailedError(Exception):

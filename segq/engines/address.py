@@ -10,7 +10,7 @@ import os
 import re
 from typing import Any
 
-from segq.errors import SettingsError
+from segq._core.base.errors import SettingsError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WHOLE = {"capacity", "max_bytes", "segment_items", "segment_bytes", "prefetch", "max_deliveries", "replicas", "stream_bytes"}

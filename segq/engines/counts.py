@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from segq.stats import LabelStats, Stats
+from segq._core.directory.tally import LabelStats, Stats
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

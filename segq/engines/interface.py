@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
+from segq._core.base.letter import DeadLetter
+from segq._core.base.message import Message
+from segq._core.base.settings import Settings
+from segq._core.directory.tally import LabelStats, Stats
 from segq.engines.address import Address
-from segq.letter import DeadLetter
-from segq.message import Message
-from segq.settings import Settings
-from segq.stats import LabelStats, Stats
-from segq.subscription import Lag
+from segq.handles.subscription import Lag
 
 
 class Handle(Protocol):

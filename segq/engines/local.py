@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from segq import format as fmt
-from segq import place
+from segq._core.base.errors import SettingsError
+from segq._core.directory import creation
+from segq._core.format import format as fmt
 from segq.engines.address import Address
-from segq.errors import SettingsError
-from segq.queue import Queue
-from segq.subscription import Subscription
-from segq.topic import Topic
+from segq.handles.queue import Queue
+from segq.handles.subscription import Subscription
+from segq.handles.topic import Topic
 
 
 def queue(address: Address, settings: dict[str, Any]) -> Queue:
@@ -30,7 +30,7 @@ def subscription(address: Address, label: str, start: str, settings: dict[str, A
 
 
 def kind_of(address: Address, _settings: dict[str, Any]) -> str:
-    return place.kind_of(address.path)
+    return creation.kind_of(address.path)
 
 
 def exists(address: Address, _settings: dict[str, Any]) -> bool:
@@ -38,7 +38,7 @@ def exists(address: Address, _settings: dict[str, Any]) -> bool:
 
 
 def remove(address: Address, _settings: dict[str, Any]) -> None:
-    place.remove(address.path)
+    creation.remove(address.path)
 
 
 def _opened(what: Any, address: Address, settings: dict[str, Any]) -> Any:

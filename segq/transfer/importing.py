@@ -10,12 +10,12 @@ from typing import Any
 
 import filelock
 
-from segq import fs
-from segq.errors import Empty, SerializationError
-from segq.place import kind_of
-from segq.queue import Queue
-from segq.serializers import codec
-from segq.topic import Topic
+from segq._core.base.errors import Empty, SerializationError
+from segq._core.base.serializers import codec
+from segq._core.directory.creation import kind_of
+from segq._core.system import fs
+from segq.handles.queue import Queue
+from segq.handles.topic import Topic
 from segq.transfer import plan as plans
 from segq.transfer.plan import Plan
 from segq.transfer.source import KINDS, Options, Source, SourceError, open_source

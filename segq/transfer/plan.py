@@ -8,9 +8,9 @@ import os
 import time
 from typing import Any
 
-from segq import format as fmt
-from segq import fs
-from segq.errors import QueueError
+from segq._core.base.errors import QueueError
+from segq._core.format import format as fmt
+from segq._core.system import fs
 from segq.transfer.source import SourceError
 
 READING, ORDERING, PLACING, MOVING, ENDED = "reading", "ordering", "placing", "moving", "ended"

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from segq import fs
+from segq._core.system import fs
 from segq.transfer.source import Options, SourceError, digest, library
 
 _AT_ONCE = 1000

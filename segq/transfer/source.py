@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from segq.errors import QueueError
+from segq._core.base.errors import QueueError
 
 KINDS: dict[
     str, tuple[str, str, dict[str, Any]]

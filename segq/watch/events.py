@@ -6,9 +6,9 @@ import os
 
 import psutil
 
-from segq import format as fmt
-from segq import fs
-from segq.errors import QueueError
+from segq._core.base.errors import QueueError
+from segq._core.format import format as fmt
+from segq._core.system import fs
 from segq.watch.snapshot import Event, ProcessView, Snapshot
 
 _MOST_REASON = 300

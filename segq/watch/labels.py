@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from segq import format as fmt
-from segq import fs
-from segq.errors import DamagedError, StorageError
-from segq.format import LabelWord
-from segq.label import SeenLabel
-from segq.mapped import MappedFile
+from segq._core.base.errors import DamagedError, StorageError
+from segq._core.directory.label import SeenLabel
+from segq._core.format import format as fmt
+from segq._core.format.format import LabelWord
+from segq._core.system import fs
+from segq._core.system.mapped import MappedFile
 
 
 class WatchedLabel:

@@ -10,11 +10,11 @@ from collections import Counter
 
 import psutil
 
-from segq import format as fmt
-from segq import process
-from segq.format import OwnerWord
-from segq.mapped import MappedFile
-from segq.process import OwnerRecord
+from segq._core.directory import owners
+from segq._core.directory.owners import OwnerRecord
+from segq._core.format import format as fmt
+from segq._core.format.format import OwnerWord
+from segq._core.system.mapped import MappedFile
 from segq.watch.snapshot import ProcessView
 from segq.watch.totals import HandleKey
 
@@ -52,14 +52,14 @@ class People:
         """
         handles = []
         records: dict[int, tuple[tuple[int, int], OwnerRecord]] = {}
-        for slot in process.slots(self._queue):
+        for slot in owners.slots(self._queue):
             try:
                 status = os.stat(os.path.join(self._queue, fmt.OWNERS_DIR, fmt.slot_name(slot)))
             except OSError:
                 continue
             version = (status.st_ino, status.st_mtime_ns)
             known = self._records.get(slot)
-            record = known[1] if known is not None and known[0] == version else process.record(self._queue, slot)
+            record = known[1] if known is not None and known[0] == version else owners.record(self._queue, slot)
             if record is None or not math.isfinite(record.started + record.opened):
                 continue
             records[slot] = (version, record)
@@ -79,7 +79,7 @@ class People:
         """The handles by process; `holders`: what each slot has in hand, `loading`: the slots that have a segment in hand."""
         by_process: dict[tuple[int, float], list[Handle]] = {}
         for handle in handles:
-            handle.alive = process.is_alive(self._queue, handle.record.slot)
+            handle.alive = owners.is_alive(self._queue, handle.record.slot)
             by_process.setdefault((handle.record.pid, handle.record.started), []).append(handle)
         self._processes = {who: self._processes[who] if who in self._processes else _found(*who) for who in by_process}
         self._measured &= by_process.keys()

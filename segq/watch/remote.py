@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from segq.connect import connect, kind_of
+from segq._core.base.errors import NotAQueueError, QueueError
+from segq._core.directory.tally import LabelStats
 from segq.engines.address import parse
+from segq.engines.connect import connect, kind_of
 from segq.engines.counts import EngineStats
 from segq.engines.interface import QueueLike, TopicLike
-from segq.errors import NotAQueueError, QueueError
-from segq.stats import LabelStats
 from segq.watch.snapshot import MISSING, OPEN, REFUSED, Event, Flow, LabelView, Snapshot
 from segq.watch.watcher import per_second, with_coming_and_going
 

@@ -13,13 +13,14 @@ from bisect import bisect_right
 from collections import Counter
 from typing import NamedTuple
 
-from segq import blocks, fs
-from segq import format as fmt
-from segq.batch import BatchReader
-from segq.errors import DamagedError, StorageError
-from segq.format import SegmentName, State
-from segq.ledger_view import Census, LedgerView, now_ms
-from segq.settings import Settings
+from segq._core.base.errors import DamagedError, StorageError
+from segq._core.base.settings import Settings
+from segq._core.format import blocks
+from segq._core.format import format as fmt
+from segq._core.format.format import SegmentName, State
+from segq._core.segment.batch import BatchReader
+from segq._core.segment.ledger_view import Census, LedgerView, now_ms
+from segq._core.system import fs
 from segq.watch.labels import WatchedLabel
 
 _ATTEMPTS = 4  # to catch a segment under its name; each failure means that somebody renamed it

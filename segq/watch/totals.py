@@ -18,7 +18,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from segq.format import State
+from segq._core.format.format import State
 from segq.watch.segments import Standing
 from segq.watch.snapshot import Flow
 

@@ -6,13 +6,13 @@ import dataclasses
 import os
 import time
 
-from segq import format as fmt
-from segq import fs
-from segq.errors import DamagedError, QueueError, StorageError
-from segq.format import IndexWord, State
-from segq.ledger_view import Census
-from segq.mapped import MappedFile
-from segq.settings import Settings
+from segq._core.base.errors import DamagedError, QueueError, StorageError
+from segq._core.base.settings import Settings
+from segq._core.format import format as fmt
+from segq._core.format.format import IndexWord, State
+from segq._core.segment.ledger_view import Census
+from segq._core.system import fs
+from segq._core.system.mapped import MappedFile
 from segq.watch.events import Events
 from segq.watch.labels import WatchedLabel, WatchedLabels
 from segq.watch.people import Handle, People

@@ -18,9 +18,10 @@ from cli_command import environment
 from loops import PATIENCE, in_loop, waiting
 
 import segq
-from segq import aio, futex
+from segq import aio
+from segq._core.system import futex
+from segq._core.system.futex import MOST_WORDS, Word, wait_any
 from segq.aio import watcher
-from segq.futex import MOST_WORDS, Word, wait_any
 
 WORKER = """
 import asyncio, os, sys

@@ -124,7 +124,7 @@ def test_an_item_that_would_come_out_as_another_is_refused_and_pickle_takes_it(t
     assert not queue.exists()
     with pytest.raises(transfer.SourceError, match=r"delete .*new\.importing"):
         transfer.transfer("persist-queue", source, queue, serializer="pickle")
-    segq.fs.remove_tree(f"{queue}.importing")
+    segq._core.system.fs.remove_tree(f"{queue}.importing")
     transfer.transfer("persist-queue", source, queue, serializer="pickle")
     assert repr(contents(queue)) == repr(["first", item])
 

@@ -19,7 +19,7 @@ from accounts import until
 from cli_command import ROOT, environment, segq, started
 
 import segq as library
-from segq.errors import SettingsError
+from segq._core.base.errors import SettingsError
 from segq.pipeline import read_plan
 from segq.pipeline.stages import CommandSource, CommandWorker, FunctionSource, FunctionWorker
 

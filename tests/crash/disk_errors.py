@@ -22,10 +22,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from accounts import Report, close_account, item, item_id
 
 import segq
-import segq.batch
-import segq.fs
-import segq.process
-import segq.segment
+import segq._core.directory.owners
+import segq._core.segment.batch
+import segq._core.segment.rocksdb
+import segq._core.system.fs
 
 OPERATIONS = {
     "open",
@@ -116,14 +116,14 @@ class FailingRdict:
         return getattr(self._real, name)
 
 
-REAL_RDICT: Any = segq.segment.Rdict
+REAL_RDICT: Any = segq._core.segment.rocksdb.Rdict
 
 
 def install() -> None:
-    segq.segment.Rdict = FailingRdict  # type: ignore[misc,assignment]
-    for module in (segq.fs, segq.process, *filter(None, [getattr(segq, "blob", None)])):
+    segq._core.segment.rocksdb.Rdict = FailingRdict  # type: ignore[misc,assignment]
+    for module in (segq._core.system.fs, segq._core.directory.owners, *filter(None, [getattr(segq, "blob", None)])):
         module.os = FailingModule(os, OPERATIONS)  # type: ignore[attr-defined]
-    for module in (segq.fs, segq.batch):
+    for module in (segq._core.system.fs, segq._core.segment.batch):
         module.mmap = FailingModule(mmap, {"mmap"})  # type: ignore[attr-defined]
 
 

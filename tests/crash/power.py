@@ -50,8 +50,8 @@ from tracing import Tracer
 from victim import Victim
 
 import segq
-import segq.process
-import segq.producer
+import segq._core.directory.owners
+import segq._core.put.producer
 
 PAGE, SECTOR = 4096, 512
 PATIENCE = 60  # seconds for one recovery
@@ -370,7 +370,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def start_anew(boot: int) -> None:
     """This process believes that the machine was started again."""
-    for module in (segq.process, segq.producer):
+    for module in (segq._core.directory.owners, segq._core.put.producer):
         module.boot_epoch = lambda: boot  # type: ignore[attr-defined]
 
 

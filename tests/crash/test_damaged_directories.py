@@ -19,7 +19,7 @@ import damage
 import pytest
 
 import segq
-from segq import format as fmt
+from segq._core.format import format as fmt
 
 SEED = int(os.environ.get("SEGQ_SEED", time.time() // 86_400))
 SHARES = 12  # of the matrix, each a test, so that workers share them
@@ -182,7 +182,7 @@ def test_an_open_batch_that_claims_to_begin_earlier_does_not_take_the_place_of_w
 EVERY_TYPE = """
 import faulthandler, os, shutil, sys
 from segq import segment
-from segq.errors import QueueError
+from segq._core.base.errors import QueueError
 place, copy, pattern = sys.argv[1:4]
 (name,) = [name for name in os.listdir(place) if name.startswith(pattern) or name.endswith(pattern)]
 shutil.copytree(place, copy)

@@ -12,7 +12,7 @@ from accounts import ROOT
 from scene import Scene
 from ways import WAYS, Way
 
-from segq.failpoints import POINTS
+from segq._core.base.failpoints import POINTS
 
 SWEEP = Path(__file__).with_name("disk_errors.py")
 GROUPS = ("put.", "turn.", "block.", "blob.", "create.", "seal.")

@@ -13,7 +13,7 @@ import pytest
 from scene import Scene
 from ways import RESCUES, TOPICS, WAYS, Way
 
-from segq.failpoints import POINTS
+from segq._core.base.failpoints import POINTS
 
 DIRECTLY = [
     pytest.param(point, way, times, marks=() if way is WAYS[point][0] or times == way.times[0] else pytest.mark.torture)

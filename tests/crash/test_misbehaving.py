@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
 from actors import PATIENCE, Child
 
 import segq
-from segq import process
+from segq._core.directory import owners
 
 RESCUED_WITHIN = 10.0  # about one second is promised; a busy machine gets more
 
@@ -70,7 +70,7 @@ else: say("accepted")
             message = messages[0]
             message.extend(PATIENCE)
             assert (message.value, message.deliveries) == ("theirs", 2)
-            assert process.is_alive(queue_path, 2), "who is stopped is not dead"
+            assert owners.is_alive(queue_path, 2), "who is stopped is not dead"
             child.resume()
             child.go()
             assert child.hear() == "refused"
@@ -147,7 +147,7 @@ wait()
                 parent.process.kill()
                 parent.process.wait(PATIENCE)
                 assert sorted(taken(q, 6)) == list(range(6))
-                assert len(process.slots(queue_path)) == 1, "the dead producer's slot is still there"
+                assert len(owners.slots(queue_path)) == 1, "the dead producer's slot is still there"
                 os.kill(child, 0)  # it lives on all the while
             finally:
                 os.kill(child, 9)
@@ -170,7 +170,7 @@ wait()
             parent.process.kill()
             parent.process.wait(PATIENCE)
             assert sorted(taken(q, 2)) == ["child's", "parent's"]
-            until(lambda: len(process.slots(queue_path)) == 2, RESCUED_WITHIN, "only the child and we have the queue open")
+            until(lambda: len(owners.slots(queue_path)) == 2, RESCUED_WITHIN, "only the child and we have the queue open")
         finally:
             os.kill(child, 9)
         until(lambda: q.empty() and not rescued(q), RESCUED_WITHIN, "the child is rescued as well")
@@ -180,7 +180,7 @@ def rescued(queue: segq.Queue) -> bool:
     """Looks after others, as whoever waits does; whether somebody but us has the queue open."""
     with contextlib.suppress(segq.Empty):
         queue.get(timeout=0.6)
-    return len(process.slots(queue.path)) > 1
+    return len(owners.slots(queue.path)) > 1
 
 
 # --- PIDs that say nothing --------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ with segq.Queue(sys.argv[1]) as q:
     message = q.receive(timeout=30)
     print("ready", flush=True)
     sys.stdin.readline()
-    print("mine" if q._parts.owner.slot in __import__("segq.process").process.slots(sys.argv[1]) else "rescued", flush=True)
+    print("mine" if q._parts.owner.slot in __import__("segq._core.directory.owners").process.slots(sys.argv[1]) else "rescued", flush=True)
     message.ack()
     print(message.value, flush=True)
 """
@@ -346,7 +346,7 @@ def test_processes_that_open_a_new_queue_all_at_once_all_work(tmp_path: Path, co
     with segq.Queue(path) as q:
         found += taken(q, 2 * count)
         assert q.qsize() == 0
-        assert len(process.slots(str(path))) == 1
+        assert len(owners.slots(str(path))) == 1
     assert sorted(found) == sorted(n + k for n in range(count) for k in (0, 1000, 2000))
     check_clean(path)
 

@@ -12,8 +12,9 @@ import pytest
 from accounts import quarantined
 
 import segq
-from segq import batch, process
-from segq.ledger import Ledger
+from segq._core.directory import owners
+from segq._core.segment import batch
+from segq._core.segment.ledger import Ledger
 
 
 def in_between(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, happens: Callable[[], object]) -> None:
@@ -66,8 +67,8 @@ def test_a_slot_taken_anew_is_not_settled_for_its_last_owner(tmp_path: Path, mon
         first.close()
         opened.append(segq.Queue(path))
 
-    in_between(monkeypatch, process, "try_lock", change_hands)
-    assert process.is_alive(os.fspath(path), 1), "the proof was that of a file that is gone"
+    in_between(monkeypatch, owners, "try_lock", change_hands)
+    assert owners.is_alive(os.fspath(path), 1), "the proof was that of a file that is gone"
     with opened[0] as queue, segq.Queue(path) as other:
         queue.put("still mine")
         assert other.get(timeout=5) == "still mine"

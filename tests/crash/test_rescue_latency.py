@@ -10,7 +10,7 @@ from accounts import until
 from scene import PATIENCE, Actor, Scene
 
 import segq
-from segq.format import IndexWord
+from segq._core.format.format import IndexWord
 
 SECONDS = 2.0
 

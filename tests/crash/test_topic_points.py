@@ -17,7 +17,7 @@ from accounts import ROOT, until
 from ways import TOPICS
 
 import segq
-from segq import format as fmt
+from segq._core.format import format as fmt
 
 BEGINS = "s = segq.Subscription(path, 'new'); s.get_many(5); s.get_many(100, timeout=0)"
 GOES = "segq.Topic(path).remove_label('idle')"

@@ -19,7 +19,7 @@ from topic_victim import LABELS, WORKLOADS, TopicScene
 from ways import RESCUES, TOPICS, WAYS, Way
 
 import segq
-from segq.failpoints import POINTS
+from segq._core.base.failpoints import POINTS
 
 SMALL = {"segment_items": 20}
 LEASED = {"lease": 60.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from segq.failpoints import POINTS
+from segq._core.base.failpoints import POINTS
 
 SMALL = {"segment_items": 20}
 LIMITED = {"capacity": 100_000, "max_bytes": 1 << 30}

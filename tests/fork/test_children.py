@@ -14,7 +14,7 @@ import pytest
 from accounts import until
 
 import segq
-from segq import process
+from segq._core.directory import owners
 
 
 def forked(work: Callable[[], object]) -> int:
@@ -129,7 +129,7 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_parents_items(queue_
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert status(forked(parent)) == -signal.SIGKILL
-    assert not process.is_alive(queue_path, 1)
+    assert not owners.is_alive(queue_path, 1)
     with segq.Queue(queue_path) as q:
         assert [q.get(timeout=20) for _ in range(11)] == list(range(11))
     os.close(let_go)

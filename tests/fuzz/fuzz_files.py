@@ -11,17 +11,25 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["segq.format", "segq.ledger_view", "segq.ledger", "segq.batch", "segq.label", "segq.settings", "segq.wal"]
+    include=[
+        "segq._core.format.format",
+        "segq._core.segment.ledger_view",
+        "segq._core.segment.ledger",
+        "segq._core.segment.batch",
+        "segq._core.directory.label",
+        "segq._core.base.settings",
+        "segq._core.segment.wal",
+    ]
 ):
-    from segq import blocks
-    from segq import format as fmt
-    from segq.batch import BatchReader
-    from segq.index import Index
-    from segq.label import Label
-    from segq.ledger import Ledger
-    from segq.wal import WalReader
+    from segq._core.directory.index import Index
+    from segq._core.directory.label import Label
+    from segq._core.format import blocks
+    from segq._core.format import format as fmt
+    from segq._core.segment.batch import BatchReader
+    from segq._core.segment.ledger import Ledger
+    from segq._core.segment.wal import WalReader
 
-from segq.errors import DamagedError, FormatVersionError, NotAQueueError
+from segq._core.base.errors import DamagedError, FormatVersionError, NotAQueueError
 
 PLACE = Path(tempfile.mkdtemp())
 INDEX = Index.open(str(PLACE))

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segq import blocks
-from segq import format as fmt
-from segq.batch import BatchReader
-from segq.blob import BlobReader
-from segq.errors import DamagedError, FormatVersionError, NotAQueueError, StorageError
-from segq.format import IndexWord, LabelWord, LedgerFlag, LedgerLayout, LedgerWord
-from segq.index import Index
-from segq.label import Label
-from segq.ledger import Ledger
-from segq.process import record
+from segq._core.base.errors import DamagedError, FormatVersionError, NotAQueueError, StorageError
+from segq._core.directory.index import Index
+from segq._core.directory.label import Label
+from segq._core.directory.owners import record
+from segq._core.format import blocks
+from segq._core.format import format as fmt
+from segq._core.format.format import IndexWord, LabelWord, LedgerFlag, LedgerLayout, LedgerWord
+from segq._core.segment.batch import BatchReader
+from segq._core.segment.blob import BlobReader
+from segq._core.segment.ledger import Ledger
 
 WORD = st.one_of(
     st.sampled_from([0, 1, 2, 100, 4096, fmt.MOST_ITEMS, fmt.MOST_ITEMS + 1, 2**31, 2**32, 2**62, 2**63, 2**64 - 1]),

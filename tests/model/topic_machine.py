@@ -24,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from machine import FAST_DISK, NUMBERS, PATIENCE, SIZES
 
 import segq
-from segq.format import SegmentName, parse_segment
+from segq._core.format.format import SegmentName, parse_segment
 
 LABELS = st.sampled_from(["a", "b", "c"])
 STARTS = st.sampled_from(["oldest", "oldest", "newest", "next"])

@@ -11,7 +11,7 @@ import pytest
 from actors import Child, states
 
 import segq
-from segq import producer
+from segq._core.put import producer
 
 
 def contents(path: str | Path) -> dict[str, bytes]:

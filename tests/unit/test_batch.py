@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from segq import blocks
-from segq.batch import BatchReader, BatchWriter
-from segq.format import HALF_BYTES, HALF_ITEMS, HALF_RUNS
-from segq.mapped import MappedFile
+from segq._core.format import blocks
+from segq._core.format.format import HALF_BYTES, HALF_ITEMS, HALF_RUNS
+from segq._core.segment.batch import BatchReader, BatchWriter
+from segq._core.system.mapped import MappedFile
 
 
 def append(batch: BatchWriter, items: list[bytes]) -> int:

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import segq
-from segq import blocks
-from segq import format as fmt
-from segq.blob import BlobReader, BlobWriter, DamagedItem, OverwrittenItem, with_checksums
-from segq.blocks import LARGE_BYTES, Reference
-from segq.errors import DamagedError, StorageError
-from segq.format import DONE, FREE
+from segq._core.base.errors import DamagedError, StorageError
+from segq._core.format import blocks
+from segq._core.format import format as fmt
+from segq._core.format.blocks import LARGE_BYTES, Reference
+from segq._core.format.format import DONE, FREE
+from segq._core.segment.blob import BlobReader, BlobWriter, DamagedItem, OverwrittenItem, with_checksums
 
 
 class Blob:
@@ -127,8 +127,8 @@ def test_whatever_is_done_in_whatever_order_what_is_not_done_stays_and_what_is_d
     """A number writes so many bytes, a fraction says which of the items that are not done is done next."""
     place = tmp_path_factory.mktemp("blob")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("segq.blob._LAP_BYTES", 16_000)
-        patched.setattr("segq.blob._ALIGN", 64)
+        patched.setattr("segq._core.segment.blob._LAP_BYTES", 16_000)
+        patched.setattr("segq._core.segment.blob._ALIGN", 64)
         blob = Blob(place)
         for n, step in enumerate(steps):
             if isinstance(step, int):
@@ -271,9 +271,9 @@ def test_large_items_that_are_got_at_once_take_no_more_disk_than_a_few_of_them(q
 
 def test_a_consumer_that_is_held_up_until_others_have_its_items_gets_none_of_what_is_written_over_them(queue_path: str) -> None:
     late = (
-        "import segq.blob\nreally, reads = segq.blob.BlobReader.read, []\n"
+        "import segq._core.segment.blob\nreally, reads = segq._core.segment.blob.BlobReader.read, []\n"
         "def read(*a):\n  reads.append(a)\n  if len(reads) == 1: say('claimed'); wait()\n  return really(*a)\n"
-        "segq.blob.BlobReader.read = read\n"
+        "segq._core.segment.blob.BlobReader.read = read\n"
         "say(q.get(timeout=20)[:1].decode()); q.close()\n"
     )
     with segq.Queue(queue_path, serializer="raw", lease=0.5) as q:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segq import blocks
-from segq.errors import DamagedError
-from segq.format import MOST_ITEMS
+from segq._core.base.errors import DamagedError
+from segq._core.format import blocks
+from segq._core.format.format import MOST_ITEMS
 
 ITEMS = st.lists(st.binary(max_size=200), min_size=1, max_size=40)
 

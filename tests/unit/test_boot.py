@@ -14,11 +14,11 @@ import pytest
 from actors import Child, segments, states
 
 import segq
-import segq.process
-import segq.producer
-from segq import fs
-from segq.format import CLAIMED, DONE, FREE, HANDED, LedgerWord
-from segq.ledger import Ledger
+import segq._core.directory.owners
+import segq._core.put.producer
+from segq._core.format.format import CLAIMED, DONE, FREE, HANDED, LedgerWord
+from segq._core.segment.ledger import Ledger
+from segq._core.system import fs
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def start_anew(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Called: from now on this process believes that the machine was started again."""
 
     def started() -> None:
-        for module in (segq.process, segq.producer):
+        for module in (segq._core.directory.owners, segq._core.put.producer):
             monkeypatch.setattr(module, "boot_epoch", lambda: 12345)
 
     return started

@@ -14,7 +14,7 @@ import pytest
 from accounts import ROOT, check_clean, until
 
 import segq
-from segq.journal import Journal
+from segq._core.system.journal import Journal
 
 FORWARD = "import sys, segq; segq.Bridge(sys.argv[1], sys.argv[2], batch=20).run()"
 

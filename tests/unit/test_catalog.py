@@ -13,13 +13,13 @@ import pytest
 from actors import segments, states
 
 import segq
-from segq import format as fmt
-from segq.catalog import LIFE, Catalog, Loading
-from segq.errors import NotAQueueError
-from segq.format import LedgerWord, SegmentName, State
-from segq.index import Index
-from segq.locks import StructureLock
-from segq.settings import Settings
+from segq._core.base.errors import NotAQueueError
+from segq._core.base.settings import Settings
+from segq._core.directory.catalog import LIFE, Catalog, Loading
+from segq._core.directory.index import Index
+from segq._core.format import format as fmt
+from segq._core.format.format import LedgerWord, SegmentName, State
+from segq._core.system.locks import StructureLock
 
 EPOCH = 7
 

@@ -17,12 +17,12 @@ from accounts import ROOT, until
 from actors import Child, segments
 
 import segq
-from segq import format as fmt
-from segq import locks
-from segq.format import LabelWord, LedgerWord
-from segq.index import Index
-from segq.label import Label
-from segq.ledger import Ledger
+from segq._core.directory.index import Index
+from segq._core.directory.label import Label
+from segq._core.format import format as fmt
+from segq._core.format.format import LabelWord, LedgerWord
+from segq._core.segment.ledger import Ledger
+from segq._core.system import locks
 
 # What each process of the storm does until it is killed; no step of it waits for another process.
 STORM = (

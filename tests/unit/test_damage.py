@@ -235,7 +235,7 @@ def test_a_file_that_cannot_be_opened_for_a_moment_does_not_set_a_dead_producers
         child.hear()
         child.kill()
     said: list[str] = []
-    real = segq.segment.Rdict
+    real = segq._core.segment.rocksdb.Rdict
 
     def refusing_once(path: str, *arguments: Any, **options: Any) -> Any:
         if not said:
@@ -243,7 +243,7 @@ def test_a_file_that_cannot_be_opened_for_a_moment_does_not_set_a_dead_producers
             raise Exception("Invalid argument: Direct I/O is not supported by the specified DB.")  # noqa: TRY002  # as rocksdict does
         return real(path, *arguments, **options)
 
-    monkeypatch.setattr(segq.segment, "Rdict", refusing_once)
+    monkeypatch.setattr(segq._core.segment.rocksdb, "Rdict", refusing_once)
     with segq.Queue(queue_path) as q:
         assert [q.get(timeout=5) for _ in range(3)] == [b"x" * 300_000, "theirs", "last"]
     assert said

@@ -14,8 +14,8 @@ import pytest
 from accounts import until
 
 import segq
-from segq.errors import QueueError, ReceiptError, SettingsConflict, SettingsError
-from segq.format import BUCKETS, BUCKETS_AT, DELAYED, IndexWord, LedgerWord
+from segq._core.base.errors import QueueError, ReceiptError, SettingsConflict, SettingsError
+from segq._core.format.format import BUCKETS, BUCKETS_AT, DELAYED, IndexWord, LedgerWord
 
 LATE = 5.0  # seconds; far more than anything takes
 
@@ -98,7 +98,7 @@ def test_the_delay_of_a_queue_from_an_earlier_boot_is_over(queue_path: str, monk
     with segq.Queue(queue_path) as q:
         q.put_many(["a", "b"])
         q.receive().nack(delay=60)
-    monkeypatch.setattr("segq.process.boot_epoch", lambda: 12345)
+    monkeypatch.setattr("segq._core.directory.owners.boot_epoch", lambda: 12345)
     with segq.Queue(queue_path) as q:
         assert sorted([q.get(timeout=LATE), q.get(timeout=LATE)]) == ["a", "b"]
 
@@ -354,7 +354,7 @@ def test_a_dead_letter_can_be_received_and_is_not_rejected_again(queue_path: str
 
 
 def test_what_cannot_be_buried_now_is_not_in_the_way_of_the_rest(queue_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segq.claimer._AGAIN_MS", 50)
+    monkeypatch.setattr("segq._core.take.claimer._AGAIN_MS", 50)
     os.makedirs(os.path.join(queue_path))
     with segq.Queue(queue_path, max_deliveries=1) as q:
         foreign = os.path.join(queue_path, "dead")

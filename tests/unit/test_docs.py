@@ -11,20 +11,20 @@ from types import ModuleType
 
 import pytest
 
-import segq.queue
-import segq.topic
-from segq import format as fmt
-from segq.catalog import LIFE
-from segq.failpoints import POINTS
+import segq.handles.queue
+import segq.handles.topic
+from segq._core.base.failpoints import POINTS
+from segq._core.directory.catalog import LIFE
+from segq._core.format import format as fmt
 
-ROOT = Path(segq.queue.__file__).parent.parent
+ROOT = Path(segq.handles.queue.__file__).parent.parent
 FORMAT = (ROOT / "docs" / "format.md").read_text()
 
 
 CONNECT, BRIDGE = (importlib.import_module(f"segq.{name}") for name in ("connect", "bridge"))
 
 
-@pytest.mark.parametrize("module", [segq.queue, segq.topic, CONNECT, BRIDGE])
+@pytest.mark.parametrize("module", [segq.handles.queue, segq.handles.topic, CONNECT, BRIDGE])
 def test_the_examples_in_the_docstrings_run(module: ModuleType) -> None:
     results = doctest.testmod(module)
     assert results.attempted

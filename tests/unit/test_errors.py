@@ -9,7 +9,7 @@ import queue
 import pytest
 
 import segq
-from segq import errors
+from segq._core.base import errors
 
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, errors.QueueError)]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import segq
-from segq import failpoints
+from segq._core.base import failpoints
 
 
 def run(code: str, points: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ def test_nothing_armed_does_nothing() -> None:
 
 
 def test_kill_kills_the_process_at_the_time_asked_for() -> None:
-    code = "from segq.failpoints import reach\nreach('put.begun'); print('one', flush=True)\nreach('put.begun'); print('two')"
+    code = "from segq._core.base.failpoints import reach\nreach('put.begun'); print('one', flush=True)\nreach('put.begun'); print('two')"
     ended = run(code, "put.begun=kill:2")
     assert ended.returncode == -signal.SIGKILL
     assert ended.stdout == "one\n"
@@ -51,7 +51,7 @@ def test_kill_kills_the_process_at_the_time_asked_for() -> None:
 
 def test_raise_raises_the_error_of_a_full_disk_once() -> None:
     code = (
-        "from segq.failpoints import reach\n"
+        "from segq._core.base.failpoints import reach\n"
         "try: reach('seal.begun')\n"
         "except OSError as error: print(error.errno)\n"
         "reach('seal.begun')\n"
@@ -62,5 +62,5 @@ def test_raise_raises_the_error_of_a_full_disk_once() -> None:
 
 
 def test_the_points_named_are_those_the_code_reaches() -> None:
-    source = "".join(path.read_text() for path in Path(segq.__file__).parent.glob("*.py") if path.name != "failpoints.py")
+    source = "".join(path.read_text() for path in Path(segq.__file__).parent.rglob("*.py") if path.name != "failpoints.py")
     assert set(re.findall(r'reach\("([^"]+)"\)', source)) == failpoints.POINTS

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segq import blocks
-from segq import format as fmt
-from segq.errors import FormatVersionError, NotAQueueError
-from segq.format import SegmentName, State
-from segq.settings import Settings
+from segq._core.base.errors import FormatVersionError, NotAQueueError
+from segq._core.base.settings import Settings
+from segq._core.format import blocks
+from segq._core.format import format as fmt
+from segq._core.format.format import SegmentName, State
 
 GOOD_NAMES = [
     ("loading_0000000000000000001_0123456789ab", SegmentName(1, "0123456789ab", State.LOADING)),

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import segq
-from segq import fs
-from segq.errors import DamagedError, NetworkFileSystemError, NotAQueueError, StorageError, UnsafeDirectoryError
-from segq.mapped import MappedFile
+from segq._core.base.errors import DamagedError, NetworkFileSystemError, NotAQueueError, StorageError, UnsafeDirectoryError
+from segq._core.system import fs
+from segq._core.system.mapped import MappedFile
 
 MOUNTS = """\
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

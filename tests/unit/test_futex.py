@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from accounts import until
 
-from segq import format as fmt
-from segq.format import IndexWord
-from segq.futex import PolledWord, Word
-from segq.index import Bell, Index
-from segq.mapped import MappedFile
+from segq._core.directory.index import Bell, Index
+from segq._core.format import format as fmt
+from segq._core.format.format import IndexWord
+from segq._core.system.futex import PolledWord, Word
+from segq._core.system.mapped import MappedFile
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import segq
-from segq.format import IndexWord, OwnerWord
-from segq.ledger import Ledger
+from segq._core.format.format import IndexWord, OwnerWord
+from segq._core.segment.ledger import Ledger
 
 
 @pytest.fixture(params=["queue", "label"])
@@ -68,7 +68,7 @@ def test_threads_that_wait_get_each_item_once_and_all_are_counted(tmp_path: Path
 
 def test_each_of_several_that_wait_is_woken_for_one_of_several_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one is woken at a time, and wakes the next: if it did not, that one would sleep for a minute."""
-    monkeypatch.setattr("segq.caretaker.LOOK_AGAIN", 60.0)
+    monkeypatch.setattr("segq._core.take.maintenance.LOOK_AGAIN", 60.0)
     queues = [segq.Queue(tmp_path / "q") for _ in range(5)]
     got: list[int] = []
     threads = [threading.Thread(target=lambda q=q: got.append(q.get())) for q in queues[1:]]

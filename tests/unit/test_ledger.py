@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segq import format as fmt
-from segq.errors import DamagedError
-from segq.format import LEDGER_STEP, LedgerFlag, LedgerWord
-from segq.ledger import Ledger
+from segq._core.base.errors import DamagedError
+from segq._core.format import format as fmt
+from segq._core.format.format import LEDGER_STEP, LedgerFlag, LedgerWord
+from segq._core.segment.ledger import Ledger
 
 ME, YOU = 3, 1500
 NEVER = float("inf")

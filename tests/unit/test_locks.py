@@ -11,7 +11,7 @@ import pytest
 from accounts import until
 from actors import Child
 
-from segq.locks import FileMutex, StructureLock, try_lock
+from segq._core.system.locks import FileMutex, StructureLock, try_lock
 
 
 def count_up(path: str, lock: object, rounds: int) -> None:
@@ -89,7 +89,7 @@ def test_the_structure_lock_can_be_entered_again_by_its_thread(tmp_path: Path) -
     "held", ["StructureLock(sys.argv[1])", "FileMutex(os.open(sys.argv[1] + '/queue.lock', os.O_RDWR | os.O_CREAT))"]
 )
 def test_a_lock_whose_holder_is_killed_is_free(tmp_path: Path, held: str) -> None:
-    code = f"from segq.locks import *\nlock = {held}\nlock.__enter__()\nsay('held')\nwait()\n"
+    code = f"from segq._core.system.locks import *\nlock = {held}\nlock.__enter__()\nsay('held')\nwait()\n"
     with Child(code, tmp_path, opens=False) as child:
         assert child.hear() == "held"
         child.kill()

@@ -9,7 +9,7 @@ from accounts import until
 from actors import Child
 
 import segq
-from segq.claims import MOST_AT_ONCE, Pace
+from segq._core.take.claims import MOST_AT_ONCE, Pace
 
 TASK = 0.3  # seconds
 

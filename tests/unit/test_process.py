@@ -16,11 +16,11 @@ from accounts import until
 from actors import Child
 
 import segq
-from segq import format as fmt
-from segq import process
-from segq.errors import TooManyHandles
-from segq.locks import StructureLock
-from segq.process import Owner
+from segq._core.base.errors import TooManyHandles
+from segq._core.directory import owners
+from segq._core.directory.owners import Owner
+from segq._core.format import format as fmt
+from segq._core.system.locks import StructureLock
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def registered(path: str) -> Owner:
 
 def test_a_slot_is_alive_while_its_handle_is_open_and_gone_when_it_is_closed(empty: str) -> None:
     owner = registered(empty)
-    assert process.slots(empty) == [owner.slot]
-    assert process.is_alive(empty, owner.slot)
+    assert owners.slots(empty) == [owner.slot]
+    assert owners.is_alive(empty, owner.slot)
     owner.close()
-    assert process.slots(empty) == []
+    assert owners.slots(empty) == []
 
 
 def test_the_lowest_free_slot_is_taken(empty: str) -> None:
@@ -56,9 +56,9 @@ def test_the_lowest_free_slot_is_taken(empty: str) -> None:
 def test_a_killed_process_is_dead_at_once(queue_path: str) -> None:
     with Child("say('open')\nwait()\n", queue_path) as child:
         assert child.hear() == "open"
-        assert process.is_alive(queue_path, 1)
+        assert owners.is_alive(queue_path, 1)
         child.kill()
-        assert not process.is_alive(queue_path, 1)
+        assert not owners.is_alive(queue_path, 1)
     segq.check(queue_path, fix=True)
 
 
@@ -66,7 +66,7 @@ def test_a_stopped_process_is_alive(queue_path: str) -> None:
     with Child("say('open')\nwait()\nq.close()\n", queue_path) as child:
         child.hear()
         child.stop()
-        assert process.is_alive(queue_path, 1)
+        assert owners.is_alive(queue_path, 1)
         child.resume()
         child.go()
         child.ends()
@@ -83,9 +83,9 @@ def test_a_forked_child_does_not_keep_its_parents_owner_alive(empty: str) -> Non
         os.read(hold, 1)
         os._exit(0)
     os.read(ready, 1)
-    assert process.is_alive(empty, owner.slot)  # the child let go of a copy only
+    assert owners.is_alive(empty, owner.slot)  # the child let go of a copy only
     owner.forget()
-    assert not process.is_alive(empty, owner.slot)
+    assert not owners.is_alive(empty, owner.slot)
     os.close(let_go)
     os.waitpid(pid, 0)
     segq.check(empty, fix=True)
@@ -98,7 +98,7 @@ def test_a_handle_that_is_dropped_without_close_is_dead_without_a_garbage_collec
         q.put_many(range(100))
         assert q.get() == 0
         del q
-        until(lambda: not process.is_alive(queue_path, 1), 10, "the lock is let go")
+        until(lambda: not owners.is_alive(queue_path, 1), 10, "the lock is let go")
     finally:
         gc.enable()
     with segq.Queue(queue_path) as again:
@@ -109,9 +109,9 @@ def test_the_proof_of_death_excludes_a_second_one(queue_path: str) -> None:
     with Child("say('open')\nwait()\n", queue_path) as child:
         child.hear()
         child.kill()
-    with process.proven_dead(queue_path, 1) as first:
+    with owners.proven_dead(queue_path, 1) as first:
         assert first
-        with process.proven_dead(queue_path, 1) as second:
+        with owners.proven_dead(queue_path, 1) as second:
             assert not second
     segq.check(queue_path, fix=True)
 
@@ -120,20 +120,20 @@ def test_a_lock_on_a_file_that_lost_its_name_proves_nothing(empty: str) -> None:
     owner = registered(empty)
     place = os.path.join(empty, fmt.OWNERS_DIR, fmt.slot_name(owner.slot))
     os.rename(place, place + ".old")
-    assert process.is_alive(empty, owner.slot)  # gone: not ours to say
+    assert owners.is_alive(empty, owner.slot)  # gone: not ours to say
     os.rename(place + ".old", place)
     owner.close()
 
 
 def test_what_an_owner_says_of_itself_is_read_and_nonsense_is_not_believed(empty: str) -> None:
     owner = registered(empty)
-    record = process.record(empty, owner.slot)
+    record = owners.record(empty, owner.slot)
     assert record is not None
     assert record.pid == os.getpid()
     assert record.opened >= record.started > 0
     Path(empty, fmt.OWNERS_DIR, fmt.slot_name(owner.slot)).write_text('{"pid": "many"}')
-    assert process.record(empty, owner.slot) is None
-    assert process.record(empty, 77) is None
+    assert owners.record(empty, owner.slot) is None
+    assert owners.record(empty, 77) is None
     owner.close()
 
 
@@ -156,7 +156,7 @@ def test_a_pid_that_was_given_to_another_process_does_not_make_the_dead_alive(qu
         child.ends(-signal.SIGKILL)
     place = Path(queue_path, fmt.OWNERS_DIR, fmt.slot_name(1))
     place.write_text(place.read_text().replace(str(child.process.pid), str(os.getpid())))
-    assert not process.is_alive(queue_path, 1)
+    assert not owners.is_alive(queue_path, 1)
     with segq.Queue(queue_path) as q:
         assert q.get(timeout=30) == "x"
 
@@ -164,9 +164,9 @@ def test_a_pid_that_was_given_to_another_process_does_not_make_the_dead_alive(qu
 @pytest.fixture
 def forgotten_epoch() -> Iterator[None]:
     """As in a process that has not asked for it yet."""
-    process.boot_epoch.cache_clear()
+    owners.boot_epoch.cache_clear()
     yield
-    process.boot_epoch.cache_clear()
+    owners.boot_epoch.cache_clear()
 
 
 @pytest.mark.usefixtures("forgotten_epoch")
@@ -182,7 +182,7 @@ def test_a_boot_that_cannot_be_told_for_lack_of_descriptors_is_an_error_and_not_
         return real(path, *arguments, **options)
 
     with segq.Queue(empty) as q:
-        process.boot_epoch.cache_clear()
+        owners.boot_epoch.cache_clear()
         with monkeypatch.context() as patch:
             patch.setattr("builtins.open", refusing)
             patch.setattr(os, "open", refusing)
@@ -199,8 +199,8 @@ def test_where_the_boot_has_no_number_its_time_serves(code: int, monkeypatch: py
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr("segq.fs.open_regular", refusing)
-        assert process.boot_epoch() == int(psutil.boot_time())
+        patch.setattr("segq._core.system.fs.open_regular", refusing)
+        assert owners.boot_epoch() == int(psutil.boot_time())
 
 
 def test_what_somebody_left_who_died_while_taking_a_slot_goes_when_the_next_takes_one(queue_path: str) -> None:
@@ -212,4 +212,4 @@ def test_what_somebody_left_who_died_while_taking_a_slot_goes_when_the_next_take
 
 
 def test_the_boot_has_one_number() -> None:
-    assert process.boot_epoch() == process.boot_epoch() != 0
+    assert owners.boot_epoch() == owners.boot_epoch() != 0

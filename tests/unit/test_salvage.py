@@ -15,8 +15,8 @@ from actors import Child, segments
 from test_check import everything, everything_on_disk, ledger_of
 
 import segq
-from segq.format import LedgerWord
-from segq.salvage import Wreck
+from segq._core.format.format import LedgerWord
+from segq.doctor.salvage import Wreck
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from actors import Child
 
-import segq.segment
-from segq import blocks
-from segq.errors import DamagedError, QueueError, StorageError
-from segq.segment import SegmentReader, SegmentWriter
+import segq._core.segment.rocksdb
+from segq._core.base.errors import DamagedError, QueueError, StorageError
+from segq._core.format import blocks
+from segq._core.segment.rocksdb import SegmentReader, SegmentWriter
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_after_a_failed_write_the_writer_refuses_and_a_new_one_goes_on(place: st
 
 def test_a_block_survives_the_death_of_its_writer_without_a_sync(place: str) -> None:
     code = (
-        "from segq import blocks\nfrom segq.segment import SegmentWriter\n"
+        "from segq import blocks\nfrom segq._core.segment.rocksdb import SegmentWriter\n"
         "writer = SegmentWriter(sys.argv[1])\n"
         "writer.write(0, blocks.encode(0, [b'a', b'b'], 1), sync=False)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -189,7 +189,7 @@ def test_what_a_reader_cannot_open_is_named_as_people_know_it(place: str, monkey
     def refusing(*_arguments: object, **_options: object) -> None:
         raise Exception(f"IO error: While open a file: /proc/self/fd/27/CURRENT: {os.strerror(errno.EMFILE)}")  # noqa: TRY002
 
-    monkeypatch.setattr(segq.segment, "Rdict", refusing)
+    monkeypatch.setattr(segq._core.segment.rocksdb, "Rdict", refusing)
     with pytest.raises(StorageError, match="ulimit") as caught:
         SegmentReader(place, None)
     assert caught.value.path == place
@@ -228,7 +228,7 @@ def test_a_closed_reader_says_so(place: str) -> None:
 
 def test_an_error_of_the_disk_where_a_reader_writes_is_not_damage_of_the_segment() -> None:
     def told(text: str) -> QueueError:
-        return segq.segment._translated(Exception(text), "/q/ready_1", reading=True)
+        return segq._core.segment.rocksdb._translated(Exception(text), "/q/ready_1", reading=True)
 
     words = os.strerror(errno.EIO)
     assert isinstance(told(f"IO error: While appending to file: /q/owners/0001.scratch/1/LOG: {words}"), StorageError)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import segq
-from segq.errors import SerializationError, SettingsError
-from segq.serializers import Serializer, codec, name_of
+from segq._core.base.errors import SerializationError, SettingsError
+from segq._core.base.serializers import Serializer, codec, name_of
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),

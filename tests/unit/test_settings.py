@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import segq
-from segq.errors import SettingsConflict, SettingsError
-from segq.settings import Settings, positive_seconds, reconciled, validated, whole_number
+from segq._core.base.errors import SettingsConflict, SettingsError
+from segq._core.base.settings import Settings, positive_seconds, reconciled, validated, whole_number
 
 BAD: list[tuple[str, Any]] = [
     ("capacity", 0),

@@ -19,8 +19,8 @@ import pytest
 from accounts import until
 
 import segq
-import segq.mapped
-from segq import format as fmt
+import segq._core.system.mapped
+from segq._core.format import format as fmt
 
 PATIENCE = 20.0
 
@@ -255,7 +255,7 @@ def test_what_cannot_be_a_label_is_refused(topic: segq.Topic, label: Any) -> Non
 
 
 def test_a_label_that_cannot_begin_is_not_there_and_can_begin_later(topic: segq.Topic, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, subscription, failing = segq.mapped.mapping, None, 0
+    real, subscription, failing = segq._core.system.mapped.mapping, None, 0
     while subscription is None:
         topic.put(failing)
         calls, failing = itertools.count(1), failing + 1
@@ -266,7 +266,7 @@ def test_a_label_that_cannot_begin_is_not_there_and_can_begin_later(topic: segq.
             return real(*arguments)
 
         with monkeypatch.context() as patch, contextlib.suppress(segq.StorageError):
-            patch.setattr(segq.mapped, "mapping", mapping)
+            patch.setattr(segq._core.system.mapped, "mapping", mapping)
             subscription = topic.subscribe("label", "next")
         assert topic.labels() == (["label"] if subscription else [])
     assert failing > 3

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import segq
-from segq import blocks
-from segq.segment import SegmentReader, SegmentWriter
-from segq.wal import WalReader
+from segq._core.format import blocks
+from segq._core.segment.rocksdb import SegmentReader, SegmentWriter
+from segq._core.segment.wal import WalReader
 
 PAGE = 32 << 10
 AROUND_A_PAGE = st.integers(0, 3).flatmap(lambda pages: st.integers(max(0, pages * PAGE - 120), pages * PAGE + 20))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from segq.errors import UnsupportedError
+from segq._core.base.errors import UnsupportedError
 
 try:
     import nats as _client  # noqa: F401

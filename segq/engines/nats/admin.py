@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from segq._core.base.errors import NotAQueueError
 from segq.engines.address import Address
 from segq.engines.nats import loop
 from segq.engines.nats.connection import Answer, Connection, Pool
 from segq.engines.nats.core import Plan
 from segq.engines.nats.graveyard import SUFFIX
 from segq.engines.nats.stream import NOT_FOUND, Stream, refused
-from segq.errors import NotAQueueError
 
 
 def kind_of(address: Address, settings: dict[str, Any]) -> str:

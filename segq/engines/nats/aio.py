@@ -13,17 +13,17 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from segq._core.base.errors import Empty, UnsupportedError
+from segq._core.base.message import Message
+from segq._core.base.settings import Settings, whole_number
+from segq._core.directory.tally import LabelStats, Stats
 from segq.engines.nats import loop
 from segq.engines.nats.core import Core, Plan
 from segq.engines.nats.delivery import Delivery
 from segq.engines.nats.handle import NatsHandle, check_arguments
 from segq.engines.nats.message import NatsMessage
 from segq.engines.nats.queues import NatsQueue, NatsSubscription, NatsTopic
-from segq.errors import Empty, UnsupportedError
-from segq.message import Message
-from segq.settings import Settings, whole_number
-from segq.stats import LabelStats, Stats
-from segq.subscription import Lag
+from segq.handles.subscription import Lag
 
 
 class AioMessage(NatsMessage):

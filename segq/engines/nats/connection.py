@@ -18,7 +18,7 @@ from nats import errors as client_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from segq.errors import ClosedError, QueueError, SettingsError, UnreachableError, UnsupportedError
+from segq._core.base.errors import ClosedError, QueueError, SettingsError, UnreachableError, UnsupportedError
 
 log = logging.getLogger("segq")
 

@@ -13,6 +13,10 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from segq._core.base.errors import SerializationError, SettingsError
+from segq._core.base.serializers import Serializer, codec
+from segq._core.base.settings import positive_seconds
+from segq._core.directory.tally import LabelStats, Stats
 from segq.engines.address import Address
 from segq.engines.counts import EngineLabelStats, EngineStats
 from segq.engines.nats.connection import Answer, Connection, Login, Pool
@@ -29,10 +33,6 @@ from segq.engines.nats.stream import (
     refused,
     seconds_of,
 )
-from segq.errors import SerializationError, SettingsError
-from segq.serializers import Serializer, codec
-from segq.settings import positive_seconds
-from segq.stats import LabelStats, Stats
 
 log = logging.getLogger("segq")
 
@@ -301,7 +301,7 @@ class Core:
         if waiting + claimed:
             oldest = await self._oldest(consumer["ack_floor"]["stream_seq"] + 1)
         return EngineLabelStats(
-            label=consumer["config"]["metadata"]["segq.label"],
+            label=consumer["config"]["metadata"]["segq._core.directory.label"],
             position=None if oldest is None else f"{self.stream.name}-{oldest[0]}",
             lag=waiting + claimed,
             lag_seconds=0.0 if oldest is None else max(0.0, self.connection.now() - oldest[1]),

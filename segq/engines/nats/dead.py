@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any, NoReturn
 
+from segq._core.base.errors import Empty, QueueError
+from segq._core.base.letter import DeadLetter, decoder
+from segq._core.base.message import Message
 from segq.engines.address import Address
 from segq.engines.nats.connection import Pool
 from segq.engines.nats.core import LOGIN, Core, Plan
 from segq.engines.nats.graveyard import SUFFIX
 from segq.engines.nats.handle import NatsGetting
-from segq.errors import Empty, QueueError
-from segq.letter import DeadLetter, decoder
-from segq.message import Message
 
 _AT_ONCE = 100  # letters in hand while they are put back
 _OF_THE_HANDLE = {*LOGIN, "patience", "connect_timeout"}

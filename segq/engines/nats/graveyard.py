@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import quote
 
+from segq._core.base.errors import QueueError
+from segq._core.base.letter import DeadLetter, encoded
 from segq.engines.nats.delivery import Delivery
 from segq.engines.nats.publisher import Publisher
 from segq.engines.nats.stream import Stream
-from segq.errors import QueueError
-from segq.letter import DeadLetter, encoded
 
 SUFFIX = "-dead"
 

@@ -17,18 +17,18 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from segq._core.base.errors import ClosedError, Empty, QueueError, ReceiptError, ShutDown, UnsupportedError
+from segq._core.base.message import Message
+from segq._core.base.settings import Settings, positive_seconds, whole_number
+from segq._core.directory.tally import Stats
 from segq.engines.address import Address
 from segq.engines.nats import loop
 from segq.engines.nats.connection import Pool
 from segq.engines.nats.core import Core, Plan
 from segq.engines.nats.message import NatsMessage
 from segq.engines.nats.reader import ACK
-from segq.errors import ClosedError, Empty, QueueError, ReceiptError, ShutDown, UnsupportedError
-from segq.handle import check_timeout
-from segq.message import Message
-from segq.settings import Settings, positive_seconds, whole_number
-from segq.sized import Sized
-from segq.stats import Stats
+from segq.handles.handle import check_timeout
+from segq.handles.sized import Sized
 
 _handles: weakref.WeakSet[NatsHandle] = weakref.WeakSet()
 _pools: dict[int, Pool] = {}  # by process

@@ -6,11 +6,11 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from segq._core.base.errors import ReceiptError, SettingsError
+from segq._core.base.message import Message
+from segq._core.base.settings import positive_seconds
 from segq.engines.nats.delivery import Delivery
 from segq.engines.nats.reader import ACK
-from segq.errors import ReceiptError, SettingsError
-from segq.message import Message
-from segq.settings import positive_seconds
 
 if TYPE_CHECKING:
     from segq.engines.nats.core import Core

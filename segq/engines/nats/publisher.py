@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from nats import errors as client_errors
 from nats.aio.msg import Msg
 
+from segq._core.base.errors import Full, ItemTooLarge, QueueError, StorageError, UnsupportedError
 from segq.engines.nats.connection import ANSWER_WAIT, NO_RESPONDERS, NOT_NOW
 from segq.engines.nats.stream import ATOMIC_SINCE, TTL_SINCE, WORKERS, Stream
-from segq.errors import Full, ItemTooLarge, QueueError, StorageError, UnsupportedError
 
 MOST_AT_ONCE = 1000  # items in an atomic publish: the server's limit
 IN_FLIGHT = 512  # confirmations awaited at a time by a server without atomic publishes

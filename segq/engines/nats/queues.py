@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
+from segq._core.base.errors import SettingsError
+from segq._core.directory.labels import checked_label
+from segq._core.directory.tally import LabelStats
 from segq.engines.nats.connection import Pool
 from segq.engines.nats.core import Core, Plan
 from segq.engines.nats.dead import NatsDeadLetters
 from segq.engines.nats.handle import NatsGetting, NatsHandle, NatsPutting
-from segq.errors import SettingsError
-from segq.labels import checked_label
-from segq.stats import LabelStats
-from segq.subscription import STARTS, Lag
+from segq.handles.subscription import STARTS, Lag
 
 
 class Burying(NatsHandle):
@@ -73,7 +73,7 @@ class NatsTopic(Burying, NatsPutting):
     def labels(self) -> list[str]:
         """The labels there are, in the order of their text."""
         found = self._call(self._open().stream.labels())
-        return [each["config"]["metadata"]["segq.label"] for each in found]
+        return [each["config"]["metadata"]["segq._core.directory.label"] for each in found]
 
     def remove_label(self, label: str) -> None:
         """Removes a label and what only it held back. Raises KeyError if there is none."""

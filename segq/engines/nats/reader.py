@@ -19,13 +19,13 @@ from typing import Any
 from nats import errors as client_errors
 from nats.aio.msg import Msg
 
-from segq.claims import spent_reason
+from segq._core.base.errors import Empty, LabelRemoved, NotAQueueError, UnreachableError, UnsupportedError
+from segq._core.take.claims import spent_reason
 from segq.engines.nats.channel import Channel
 from segq.engines.nats.connection import NO_RESPONDERS
 from segq.engines.nats.delivery import Delivery
 from segq.engines.nats.graveyard import Graveyard
 from segq.engines.nats.stream import Stream
-from segq.errors import Empty, LabelRemoved, NotAQueueError, UnreachableError, UnsupportedError
 
 log = logging.getLogger("segq")
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from accounts import ROOT, until
 
+from segq._core.base.errors import SettingsError
 from segq.connectors.backoff import backoff
 from segq.connectors.http import Limits, Request, outgoing
 from segq.connectors.http.request import converter
 from segq.connectors.http.verdict import RETRIED, Breaker, Fate, judged, retry_after
-from segq.errors import SettingsError
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
