@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["SEGQ_CHECK_LOCK_ORDER"] = "1"  # here and in child processes: a lock taken out of order fails the test
+
 import segq
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script: children would inherit it

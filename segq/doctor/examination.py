@@ -21,7 +21,7 @@ from segq._core.format import format as fmt
 from segq._core.format.format import IndexWord, SegmentName, State
 from segq._core.segment.ledger_view import LedgerView
 from segq._core.system import fs
-from segq._core.system.locks import FileMutex, LookingLock
+from segq._core.system.locks import FileMutex, LookingLock, Rank
 from segq._core.system.mapped import MappedFile
 from segq.doctor.problem import ERROR, NOTE, Problem, Quarantined
 from segq.doctor.segment_examination import SegmentExamination
@@ -188,8 +188,7 @@ class Examination:
         if index.words[IndexWord.MAGIC] != fmt.INDEX_MAGIC:
             self._no_index("not an index of this version")
         elif self.settings.capacity is not None and not self._labelled and not index.words[IndexWord.GENERATION] & 1:
-            # Locked the other way round than elsewhere: as no name changes now, nobody waits for names under the index's lock.
-            with FileMutex(index.descriptor):
+            with FileMutex(index.descriptor, Rank.INDEX):
                 self._capacity(names, self.settings.capacity)
         index.close()
 

@@ -11,7 +11,8 @@ import pytest
 from accounts import until
 from actors import Child
 
-from segq._core.system.locks import FileMutex, StructureLock, try_lock
+import segq
+from segq._core.system.locks import FileMutex, LockOrderError, Rank, StructureLock, try_lock
 
 
 def count_up(path: str, lock: object, rounds: int) -> None:
@@ -48,7 +49,7 @@ def both_ways(tmp_path: Path, make_lock: object, rounds: int) -> int:
 def test_a_file_mutex_excludes_processes_and_their_threads(tmp_path: Path) -> None:
     path = tmp_path / "locked"
     path.touch()
-    assert both_ways(tmp_path, lambda: FileMutex(os.open(path, os.O_RDWR)), 300) == 1200
+    assert both_ways(tmp_path, lambda: FileMutex(os.open(path, os.O_RDWR), Rank.LEDGER), 300) == 1200
 
 
 def test_the_structure_lock_excludes_processes_and_their_threads(tmp_path: Path) -> None:
@@ -86,7 +87,8 @@ def test_the_structure_lock_can_be_entered_again_by_its_thread(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "held", ["StructureLock(sys.argv[1])", "FileMutex(os.open(sys.argv[1] + '/queue.lock', os.O_RDWR | os.O_CREAT))"]
+    "held",
+    ["StructureLock(sys.argv[1])", "FileMutex(os.open(sys.argv[1] + '/queue.lock', os.O_RDWR | os.O_CREAT), Rank.LEDGER)"],
 )
 def test_a_lock_whose_holder_is_killed_is_free(tmp_path: Path, held: str) -> None:
     code = f"from segq._core.system.locks import *\nlock = {held}\nlock.__enter__()\nsay('held')\nwait()\n"
@@ -101,7 +103,7 @@ def test_a_mutex_that_cannot_be_taken_does_not_keep_its_threads_lock(tmp_path: P
     path = tmp_path / "locked"
     path.touch()
     descriptor = os.open(path, os.O_RDWR)
-    mutex = FileMutex(descriptor)
+    mutex = FileMutex(descriptor, Rank.LEDGER)
     os.close(descriptor)
     for _ in range(2):  # the second would hang
         with pytest.raises(OSError, match="Bad file descriptor"), mutex:
@@ -117,3 +119,38 @@ def test_a_lock_is_tried_without_waiting_and_kept_until_its_descriptor_is_closed
     os.close(one)
     until(lambda: try_lock(other), 10, "the lock is free")
     os.close(other)
+
+
+def test_the_ranks_of_locks_are_checked_in_tests(tmp_path: Path) -> None:
+    structure = StructureLock(str(tmp_path))
+    index = FileMutex(os.open(tmp_path / "index", os.O_RDWR | os.O_CREAT), Rank.INDEX)
+    with structure, index, structure:  # held already: it is not waited for
+        pass
+    with index, pytest.raises(LockOrderError, match="STRUCTURE lock taken while the INDEX lock"), structure:
+        pass
+    with structure:  # the refusal left nothing held
+        pass
+
+
+def test_room_is_looked_for_without_waiting_for_the_structure_lock_under_the_index_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names change in the moment between the first look at them and the index's lock; a process died in that change."""
+    with segq.Queue(tmp_path / "queue", capacity=10) as q:
+        q.put(1)
+        index = q._open().index
+        enter = FileMutex.__enter__
+        left = [2]
+
+        def change_first(mutex: FileMutex) -> None:
+            if mutex is index.lock and left[0]:
+                left[0] -= 1
+                index.changing()
+            enter(mutex)
+
+        monkeypatch.setattr(FileMutex, "__enter__", change_first)
+        for item in range(2, 11):
+            q.put(item, timeout=5)
+        assert not left[0]
+        with pytest.raises(segq.Full):
+            q.put(11, block=False)

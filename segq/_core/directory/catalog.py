@@ -89,6 +89,10 @@ class Catalog:
             self._names, self._seen = self._settled_list()
         return self._names
 
+    def known(self) -> list[SegmentName] | None:
+        """`names` without waiting for any lock; None if the directory has to be read first."""
+        return self._names if self.index.generation == self._seen else None
+
     def stale(self) -> bool:
         """Whether `names` would have to read the directory."""
         return self.index.generation != self._seen

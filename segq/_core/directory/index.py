@@ -20,7 +20,7 @@ from segq._core.format import format as fmt
 from segq._core.format.format import IndexWord, OwnerWord
 from segq._core.system.fs import clear_away, unlink
 from segq._core.system.futex import Word
-from segq._core.system.locks import FileMutex
+from segq._core.system.locks import FileMutex, Rank
 from segq._core.system.mapped import MappedFile
 
 LOOK_AGAIN = 1.0  # seconds, the bound of a sleep; of many consumers that of one of them:
@@ -93,7 +93,7 @@ class Index:
         self.queue = queue
         self._file = file
         self.words, self.halves = file.words, file.halves
-        self.lock = FileMutex(file.descriptor)
+        self.lock = FileMutex(file.descriptor, Rank.INDEX)
         self.items = Bell(file, IndexWord.ITEMS_WAKE, IndexWord.ITEMS_SLEEPERS, IndexWord.DUE)
         self.room = Bell(file, IndexWord.ROOM_WAKE, IndexWord.ROOM_SLEEPERS)
         self.recalls = Bell(file, IndexWord.RECALL_WAKE, IndexWord.RECALL_SLEEPERS)

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from segq._core.base.errors import DamagedError
 from segq._core.base.settings import Settings
@@ -112,10 +112,28 @@ class Tally:
         self._ledgers: dict[str, Ledger] = {}
         self._untouched: dict[str, tuple[int, int]] = {}
 
+    @contextlib.contextmanager
+    def decided(self) -> Iterator[Taken]:
+        """The room taken, while the index's lock is held: nobody else reserves until the body has ended.
+
+        Reading the names may take the structure lock, which comes before the index's lock. So the names are read first; if they
+        change before the index's lock is held, both are tried again.
+        """
+        while True:
+            self._catalog.names()
+            with self._catalog.index.lock:
+                names = self._catalog.known()
+                if names is not None:
+                    yield self._taken(names)
+                    return
+
     def taken(self) -> Taken:
-        """Under the index's lock, if it is to decide on a reservation."""
+        """The room taken just now. A reservation needs `decided`."""
+        return self._taken(self._catalog.names())
+
+    def _taken(self, names: list[SegmentName]) -> Taken:
         items = size = idle = idle_bytes = 0
-        for name, ledger in self._walk():
+        for name, ledger in self._walk(names):
             if ledger is None:
                 published, published_bytes = self._untouched[name.identity]
                 items += published
@@ -139,7 +157,7 @@ class Tally:
     def stored(self) -> tuple[int, int]:
         """(items stored and not done, how many of them are handed to somebody)."""
         items = handed = 0
-        for name, ledger in self._walk():
+        for name, ledger in self._walk(self._catalog.names()):
             if ledger is None:
                 items += self._untouched[name.identity][0]
                 continue
@@ -149,19 +167,22 @@ class Tally:
 
     def delayed(self) -> int:
         """Items that were given back for later and are not due yet."""
-        return sum(ledger.delayed() for _, ledger in self._walk() if ledger is not None)
+        return sum(ledger.delayed() for _, ledger in self._walk(self._catalog.names()) if ledger is not None)
 
     def missed(self) -> int:
         """Items that expired before anybody had them, in segments that are still there."""
-        return sum(ledger.missed() for _, ledger in self._walk() if ledger is not None and ledger.expires is not None)
+        return sum(
+            ledger.missed()
+            for _, ledger in self._walk(self._catalog.names())
+            if ledger is not None and ledger.expires is not None
+        )
 
-    def _walk(self) -> list[tuple[SegmentName, Ledger | None]]:
+    def _walk(self, names: list[SegmentName]) -> list[tuple[SegmentName, Ledger | None]]:
         """Each segment with its ledger, or None for one whose counts stand in `_untouched`."""
         walked: list[tuple[SegmentName, Ledger | None]] = []
         ledgers, untouched = self._ledgers, self._untouched
         kept_ledgers: dict[str, Ledger] = {}
         kept_untouched: dict[str, tuple[int, int]] = {}
-        names = self._catalog.names()
         tails = {name.lineage: name for name in names}  # only the youngest of a lineage can be resumed, and grow
         for name in names:
             key = name.identity

@@ -271,8 +271,7 @@ class Producer:
             need_bytes = 0
         if need <= 0 and need_bytes <= 0:
             return True
-        with self._index.lock:
-            taken = self._tally.taken()
+        with self._tally.decided() as taken:
             free, free_bytes = most - taken.items, most_bytes - taken.bytes
             if need > free or need_bytes > free_bytes:
                 return False
@@ -345,7 +344,7 @@ class Producer:
             time.sleep(RECALL_LOOK)
 
     def _others_idle(self) -> bool:
-        with self._lock, self._index.lock:
+        with self._lock:
             segment, taken = self._segment, self._tally.taken()
             own, own_bytes = (0, 0) if segment is _NONE else (segment.unused, segment.unused_bytes())
             return taken.idle > max(0, own) or taken.idle_bytes > max(0, own_bytes)

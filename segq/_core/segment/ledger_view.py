@@ -29,7 +29,7 @@ from segq._core.format.format import (
     LedgerLayout,
     LedgerWord,
 )
-from segq._core.system.locks import FileMutex
+from segq._core.system.locks import FileMutex, Rank
 from segq._core.system.mapped import MappedFile
 
 _ITEMS, _FLAGS, _OWNER, _EPOCH = (int(w) for w in (LedgerWord.ITEMS, LedgerWord.FLAGS, LedgerWord.OWNER, LedgerWord.EPOCH))
@@ -82,7 +82,7 @@ class LedgerView:
         if file.size < layout.total or max(words[_PUBLISHED], words[_NEXT]) > items:
             raise DamagedError(f"{file.path} is too short, or its counts too high", path=file.path)
         view = file.view
-        self._file, self._map, self.lock = file, file.map, FileMutex(file.descriptor)
+        self._file, self._map, self.lock = file, file.map, FileMutex(file.descriptor, Rank.LEDGER)
         self.layout, self.words = layout, words
         self.states = view[layout.states : layout.states + items]
         self.owners = view[layout.owners : layout.owners + 2 * items].cast("H")

@@ -8,12 +8,14 @@
   file description, which threads share, so a `threading.Lock` comes first; a forked child shares it too, which is why
   handles do not survive a fork but are opened anew there (see `queue`).
 
-Order, where more than one is held: a handle's own lock, index, structure, ledger.
+Order, where more than one is held: a handle's own lock, then by `Rank`: structure, index, ledger. Taken the other way round,
+two processes would wait for each other for ever. With SEGQ_CHECK_LOCK_ORDER set (tests set it), every acquisition is checked.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import fcntl
 import os
@@ -21,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Any
 
 import filelock
 
@@ -32,8 +35,18 @@ _POLL_SECONDS = 0.001  # a structural step takes about this long
 _PATIENCE_SECONDS = 60.0  # a repair of a large queue may hold it for some of them
 
 
+class Rank(enum.IntEnum):
+    """The order of the locks between processes: a thread takes them from low to high."""
+
+    STRUCTURE = 1
+    INDEX = 2
+    LEDGER = 3
+
+
 class StructureLock:
     """`queue.lock`. Reentrant within a thread; threads of one process exclude each other too."""
+
+    rank = Rank.STRUCTURE
 
     def __init__(self, queue: str) -> None:
         path = os.path.join(queue, fmt.LOCK_FILE)
@@ -85,6 +98,8 @@ class LookingLock:
     Where there is none nobody holds it, and whoever comes makes a new one: then this locks nothing.
     """
 
+    rank = Rank.STRUCTURE
+
     def __init__(self, queue: str) -> None:
         self._queue, self._path = queue, os.path.join(queue, fmt.LOCK_FILE)
         self._descriptor = -1
@@ -115,10 +130,11 @@ class LookingLock:
 class FileMutex:
     """An exclusive flock on a descriptor that its owner keeps open."""
 
-    __slots__ = ("_descriptor", "_threads")
+    __slots__ = ("_descriptor", "_threads", "rank")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, rank: Rank) -> None:
         self._descriptor = descriptor
+        self.rank = rank
         self._threads = threading.Lock()
 
     def __enter__(self) -> None:
@@ -147,3 +163,38 @@ def try_lock(descriptor: int) -> bool:
             return False
         raise StorageError(f"cannot lock: {error.strerror}", errno=error.errno) from error
     return True
+
+
+class LockOrderError(AssertionError):
+    """A lock was taken out of order: two processes that do so can wait for each other for ever. Raised in tests only."""
+
+
+_held = threading.local()
+
+
+def _check_order(kind: Any) -> None:
+    """Makes every acquisition of this kind of lock check that the thread holds none of a higher rank."""
+    enter, leave = kind.__enter__, kind.__exit__
+
+    def checked_enter(self: Any) -> None:
+        held: list[tuple[Rank, Any]] = _held.__dict__.setdefault("locks", [])
+        higher = [rank for rank, lock in held if rank > self.rank]
+        if higher and not any(lock is self for _, lock in held):  # a lock that is held already is not waited for
+            raise LockOrderError(f"{self.rank.name} lock taken while the {higher[0].name} lock is held")
+        enter(self)
+        held.append((self.rank, self))
+
+    def checked_leave(self: Any, *error: Any) -> None:
+        held = _held.locks
+        for at in reversed(range(len(held))):
+            if held[at][1] is self:
+                del held[at]
+                break
+        leave(self, *error)
+
+    kind.__enter__, kind.__exit__ = checked_enter, checked_leave
+
+
+if os.environ.get("SEGQ_CHECK_LOCK_ORDER"):
+    for _kind in (StructureLock, LookingLock, FileMutex):
+        _check_order(_kind)
