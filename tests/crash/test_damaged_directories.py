@@ -181,7 +181,7 @@ def test_an_open_batch_that_claims_to_begin_earlier_does_not_take_the_place_of_w
 
 EVERY_TYPE = """
 import faulthandler, os, shutil, sys
-from segq import segment
+from segq._core.segment import rocksdb
 from segq._core.base.errors import QueueError
 place, copy, pattern = sys.argv[1:4]
 (name,) = [name for name in os.listdir(place) if name.startswith(pattern) or name.endswith(pattern)]
@@ -195,7 +195,7 @@ for _ in range(3):
             file.write(data[: at + 6] + bytes([kind]) + data[at + 7 :])
         faulthandler.dump_traceback_later(30, exit=True)
         try:
-            reader = segment.SegmentReader(copy, None)
+            reader = rocksdb.SegmentReader(copy, None)
             reader.end()
             reader.close()
         except QueueError:

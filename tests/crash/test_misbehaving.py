@@ -207,7 +207,7 @@ with segq.Queue(sys.argv[1]) as q:
     message = q.receive(timeout=30)
     print("ready", flush=True)
     sys.stdin.readline()
-    print("mine" if q._parts.owner.slot in __import__("segq._core.directory.owners").process.slots(sys.argv[1]) else "rescued", flush=True)
+    print("mine" if q._parts.owner.slot in segq._core.directory.owners.slots(sys.argv[1]) else "rescued", flush=True)
     message.ack()
     print(message.value, flush=True)
 """

@@ -138,7 +138,7 @@ def test_after_a_failed_write_the_writer_refuses_and_a_new_one_goes_on(place: st
 
 def test_a_block_survives_the_death_of_its_writer_without_a_sync(place: str) -> None:
     code = (
-        "from segq import blocks\nfrom segq._core.segment.rocksdb import SegmentWriter\n"
+        "from segq._core.format import blocks\nfrom segq._core.segment.rocksdb import SegmentWriter\n"
         "writer = SegmentWriter(sys.argv[1])\n"
         "writer.write(0, blocks.encode(0, [b'a', b'b'], 1), sync=False)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
