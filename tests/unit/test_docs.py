@@ -17,11 +17,11 @@ from segq._core.base.failpoints import POINTS
 from segq._core.directory.catalog import LIFE
 from segq._core.format import format as fmt
 
-ROOT = Path(segq.handles.queue.__file__).parent.parent
+ROOT = Path(segq.handles.queue.__file__).parent.parent.parent
 FORMAT = (ROOT / "docs" / "format.md").read_text()
 
 
-CONNECT, BRIDGE = (importlib.import_module(f"segq.{name}") for name in ("connect", "bridge"))
+CONNECT, BRIDGE = (importlib.import_module(f"segq.engines.{name}") for name in ("connect", "bridge"))
 
 
 @pytest.mark.parametrize("module", [segq.handles.queue, segq.handles.topic, CONNECT, BRIDGE])
@@ -47,7 +47,9 @@ def test_the_crash_safety_page_has_every_fault_point_and_every_kind_of_problem()
     page = (ROOT / "docs" / "crash-safety.md").read_text()
     assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", page)) & POINTS == POINTS
     listed = {(kind, severity) for kind, severity in re.findall(r"^\| `(\w+)` \| (error|note) \|", page, re.MULTILINE)}
-    modules = [ast.parse((ROOT / "segq" / name).read_text()) for name in ("examination.py", "segment_examination.py")]
+    modules = [
+        ast.parse((ROOT / "segq" / "doctor" / name).read_text()) for name in ("examination.py", "segment_examination.py")
+    ]
     added = set()
     for node in (node for module in modules for node in ast.walk(module)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "_add":
