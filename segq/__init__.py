@@ -1,5 +1,6 @@
 """segq: a queue that processes share through a directory."""
 
+import segq._moved  # noqa: F401  # for what it registers
 from segq._core.base.errors import (
     ClosedError,
     DamagedError,

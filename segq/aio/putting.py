@@ -105,7 +105,7 @@ class Putting(Handle, Sized):
         return letters
 
     async def stats(self) -> Stats:
-        """What is stored, who works on it, and how far each label of a topic is; see `segq._core.directory.tally.Stats`."""
+        """What is stored, who works on it, and how far each label of a topic is; see `segq.Stats`."""
         stats: Stats = await self._in_thread(lambda: self._now().stats())
         return stats
 

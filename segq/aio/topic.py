@@ -38,7 +38,7 @@ class Subscription(Getting):
         super().__init__(partial(segq.Subscription, *self._arguments, **self._options))
 
     async def stats(self) -> LabelStats:
-        """How far the label is; see `segq._core.directory.tally.LabelStats`."""
+        """How far the label is; see `segq.LabelStats`."""
         stats: LabelStats = await self._in_thread(lambda: self._now().stats())
         return stats
 

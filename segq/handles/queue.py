@@ -181,7 +181,7 @@ class Queue(Putting, Getting):
         return stored + tally.outstanding(parts.catalog)  # in this order: an item may be got in between
 
     def stats(self) -> tally.Stats:
-        """What the queue holds and who works on it; see `segq._core.directory.tally.Stats`."""
+        """What the queue holds and who works on it; see `segq.Stats`."""
         parts = self._open()
         with parts.tally_lock:
             return tally.collect(parts.catalog, parts.tally, "queue", self.settings)

@@ -130,7 +130,7 @@ class Subscription(Getting):
         )
 
     def stats(self) -> tally.LabelStats:
-        """How far the label is; see `segq._core.directory.tally.LabelStats`."""
+        """How far the label is; see `segq.LabelStats`."""
         parts: SubscriptionParts = self._open()
         with parts.tally_lock:
             parts.of_label.names()  # says if the label was removed

@@ -174,7 +174,7 @@ class Topic(Putting):
             return parts.tally.full(self.settings)
 
     def stats(self) -> tally.Stats:
-        """What the topic holds, who works on it, and how far each label is; see `segq._core.directory.tally.Stats`."""
+        """What the topic holds, who works on it, and how far each label is; see `segq.Stats`."""
         parts: PuttingParts = self._open()
         with parts.tally_lock:
             parts.catalog.look_again()

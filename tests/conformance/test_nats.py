@@ -41,6 +41,23 @@ def test_what_is_in_hand_stays_so_as_long_as_its_process_gives_signs_of_life(add
         assert q.stats().items == 0
 
 
+def test_the_keys_under_which_a_stream_and_a_label_describe_themselves_stay_the_same(nats_server: Server, address: str) -> None:
+    """Streams of earlier versions carry them."""
+    import nats
+
+    async def keys() -> set[str]:
+        client = await nats.connect(nats_server.url)
+        stream = next(each.config for each in await client.jetstream().streams_info() if topic_name in (each.config.name or ""))
+        consumers = await client.jetstream().consumers_info(stream.name)
+        await client.close()
+        return {*(stream.metadata or {}), *(key for each in consumers for key in each.config.metadata or {})}
+
+    topic_name = address.rsplit("/", 1)[1]
+    with segq.connect(address, "topic") as topic, topic.subscribe("mail"):
+        found = asyncio.run(keys())
+    assert {key for key in found if key.startswith("segq")} == {"segq.version", "segq.kind", "segq.settings", "segq.label"}
+
+
 def test_a_publish_that_is_sent_again_is_stored_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from segq.engines.nats.connection import Connection
 

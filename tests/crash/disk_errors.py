@@ -121,7 +121,7 @@ REAL_RDICT: Any = segq._core.segment.rocksdb.Rdict
 
 def install() -> None:
     segq._core.segment.rocksdb.Rdict = FailingRdict  # type: ignore[misc,assignment]
-    for module in (segq._core.system.fs, segq._core.directory.owners, *filter(None, [getattr(segq, "blob", None)])):
+    for module in (segq._core.system.fs, segq._core.directory.owners, segq._core.segment.blob):
         module.os = FailingModule(os, OPERATIONS)  # type: ignore[attr-defined]
     for module in (segq._core.system.fs, segq._core.segment.batch):
         module.mmap = FailingModule(mmap, {"mmap"})  # type: ignore[attr-defined]

@@ -132,3 +132,4 @@ class UnreachableError(QueueError, ConnectionError):
 __all__ = [name for name, value in list(vars().items()) if isinstance(value, type) and issubclass(value, QueueError)]
 for _name in __all__:
     globals()[_name].__module__ = "segq"  # what a traceback and a pickle say: the public name
+_rebuild.__module__ = "segq.errors"  # pickles name it; it is to be found there by every version

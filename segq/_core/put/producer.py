@@ -344,8 +344,8 @@ class Producer:
             time.sleep(RECALL_LOOK)
 
     def _others_idle(self) -> bool:
-        with self._lock:
-            segment, taken = self._segment, self._tally.taken()
+        with self._lock, self._tally.decided() as taken:  # a reservation in the middle of it would hide what is idle
+            segment = self._segment
             own, own_bytes = (0, 0) if segment is _NONE else (segment.unused, segment.unused_bytes())
             return taken.idle > max(0, own) or taken.idle_bytes > max(0, own_bytes)
 

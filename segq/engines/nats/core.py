@@ -301,7 +301,7 @@ class Core:
         if waiting + claimed:
             oldest = await self._oldest(consumer["ack_floor"]["stream_seq"] + 1)
         return EngineLabelStats(
-            label=consumer["config"]["metadata"]["segq._core.directory.label"],
+            label=consumer["config"]["metadata"]["segq.label"],
             position=None if oldest is None else f"{self.stream.name}-{oldest[0]}",
             lag=waiting + claimed,
             lag_seconds=0.0 if oldest is None else max(0.0, self.connection.now() - oldest[1]),

@@ -73,7 +73,7 @@ class NatsTopic(Burying, NatsPutting):
     def labels(self) -> list[str]:
         """The labels there are, in the order of their text."""
         found = self._call(self._open().stream.labels())
-        return [each["config"]["metadata"]["segq._core.directory.label"] for each in found]
+        return [each["config"]["metadata"]["segq.label"] for each in found]
 
     def remove_label(self, label: str) -> None:
         """Removes a label and what only it held back. Raises KeyError if there is none."""

@@ -127,7 +127,7 @@ def consumer_config(name: str, settings: NatsSettings, policy: str = "all", labe
         "max_ack_pending": UNLIMITED,
         "max_waiting": 8192,
         "deliver_policy": policy,
-        "metadata": {"segq.version": VERSION} | ({} if label is None else {"segq._core.directory.label": label}),
+        "metadata": {"segq.version": VERSION} | ({} if label is None else {"segq.label": label}),
     }
 
 
@@ -179,7 +179,7 @@ class Stream:
             raise FormatVersionError(
                 f"{where} was made by another version of segq ({version}); it was left untouched", path=where
             )
-        settings = NatsSettings(**json.loads(metadata["segq._core.base.settings"]))
+        settings = NatsSettings(**json.loads(metadata["segq.settings"]))
         return cls(connection, name, metadata["segq.kind"], settings, info["created"])
 
     def agree(self, kind: str, given: dict[str, Any]) -> None:
@@ -251,9 +251,9 @@ class Stream:
         while offset < total:
             page = await self.connection.api(f"CONSUMER.LIST.{self.name}", offset=offset)
             consumers = page.get("consumers") or []
-            found += [each for each in consumers if "segq._core.directory.label" in (each["config"].get("metadata") or {})]
+            found += [each for each in consumers if "segq.label" in (each["config"].get("metadata") or {})]
             total, offset = page["total"], offset + max(1, len(consumers))
-        return sorted(found, key=lambda each: str(each["config"]["metadata"]["segq._core.directory.label"]))
+        return sorted(found, key=lambda each: str(each["config"]["metadata"]["segq.label"]))
 
     async def begin(self, label: str, start: str) -> str:
         """The label's consumer, made where `start` says if there is none; the server does that in one step with puts."""
@@ -330,7 +330,7 @@ def _config(connection: Connection, name: str, kind: str, settings: NatsSettings
         "num_replicas": settings.replicas,
         "allow_msg_ttl": connection.version >= TTL_SINCE,
         "allow_atomic": connection.version >= ATOMIC_SINCE,
-        "metadata": {"segq.version": VERSION, "segq.kind": kind, "segq._core.base.settings": json.dumps(stored)},
+        "metadata": {"segq.version": VERSION, "segq.kind": kind, "segq.settings": json.dumps(stored)},
     }
 
 
