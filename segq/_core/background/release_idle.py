@@ -1,12 +1,12 @@
-"""The handle's own thread that gives back what its process holds but does not use.
+"""A background thread of a handle that gives back claims and reservations that its process does not use.
 
-Two things are taken in advance for speed: a consumer claims several items at a time, and a producer far from a full queue
-reserves room for many. Neither can be taken away by others without a lock in the hot path; so the handle gives them back
-itself: claimed items that were not handed out within `HOLD_SECONDS` (the consumer fell into a long task), and unused room at
-once when another producer asks for it (`RECALL_WAKE`) or when it lay unused as long.
+For speed, a consumer claims several items at a time, and a producer far from a full queue reserves room for many. Other
+processes could not take these away without a lock in the hot path, so the handle gives them back itself. It frees claimed
+items that were not handed out within `HOLD_SECONDS` (the consumer is in a long task). It frees unused room after the same
+time, or at once when another producer asks for it (`RECALL_WAKE`).
 
-The thread sleeps while nothing is held, and is started when something is held for the first time. It needs the GIL: a
-process that computes in C without letting go of it gives back when it is done.
+The handle starts the thread when it first holds something; the thread sleeps while the handle holds nothing. It needs the
+GIL: a process that computes in C without releasing the GIL gives back when it has finished.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ HOLD_SECONDS = 0.05
 
 
 class Holder(Protocol):
-    """Something that takes in advance."""
+    """An object that claims or reserves in advance."""
 
     def holding(self) -> bool: ...
     def give_back(self, *, recalled: bool) -> None: ...
 
 
 class Keeper:
-    """One for each handle; knows its holders by weak reference, so that it keeps no forgotten handle alive."""
+    """The thread of one handle. It keeps weak references to its holders, so it keeps no dropped handle alive."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -45,7 +45,7 @@ class Keeper:
         self._holders.append(weakref.ref(holder, self._forget))
 
     def attend(self) -> bool:
-        """Something is held now. False if there is nobody to see to it: then it must not be held."""
+        """Tells the thread that something is held. False if no thread can be started: then nothing may be held."""
         if self._work.is_set() or self._stopped:
             return True
         self._work.set()
@@ -56,12 +56,12 @@ class Keeper:
         return self._thread is not None
 
     def stop(self) -> None:
-        """Returns once the thread does nothing any more."""
+        """Stops the thread; returns when it has ended."""
         self._stopped = True
         self._work.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            recall(self._index)  # it may be asleep there
+            recall(self._index)  # wakes the thread if it sleeps there
             thread.join()
 
     def _forget(self, _holder: object) -> None:
@@ -69,13 +69,13 @@ class Keeper:
         self._work.set()
 
     def turn(self) -> bool:
-        """One round; False when the thread is to end."""
+        """Does one round; returns False when the thread must end."""
         if self._stopped:
             return False
         holders = [holder for ref in self._holders if (holder := ref()) is not None]
         if not any(holder.holding() for holder in holders):
             self._work.clear()
-            if not any(holder.holding() for holder in holders):  # held between the look and the clear?
+            if not any(holder.holding() for holder in holders):  # was something taken between the check and the clear?
                 return True
             self._work.set()
         recalls = self._index.recalls
@@ -90,9 +90,9 @@ class Keeper:
 
 
 def started(name: str, target: Callable[..., None], *arguments: Any) -> threading.Thread | None:
-    """A daemon thread; None if there can be no more of them just now (a limit, or out of memory).
+    """Starts a daemon thread; None if no thread can be started now (a limit, or out of memory).
 
-    No reason to fail: whoever asks for it may have items in hand.
+    This is no reason to raise: the caller may hold items.
     """
     thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
     try:
@@ -113,5 +113,5 @@ def _run(reference: weakref.ref[Keeper], work: threading.Event) -> None:
 
 
 def recall(index: Index) -> None:
-    """Asks all handles to give back what they hold and do not use."""
+    """Asks all handles to give back the claims and room that they do not use."""
     index.recalls.ring(EVERYBODY)

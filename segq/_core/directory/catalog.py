@@ -1,8 +1,8 @@
-"""The segments of a queue and their life: who may change a segment's name, from what, to what.
+"""The segments of a queue and their life cycle: which renames of a segment are allowed, and when.
 
-`LIFE` is the one table; nothing else renames a segment. Every change is one atomic rename under the structure lock, followed
-by a new generation in the index, by which other handles learn that their list is old. Names are read from the directory; the
-lists kept here are caches.
+`LIFE` is the only table of them; no other code renames a segment. Every change is one atomic rename under the structure lock.
+A new generation in the index follows it and tells other handles that their list is old. The directory holds the true names;
+the lists kept here are caches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from segq._core.system import fs
 from segq._core.system.locks import StructureLock
 
 log = logging.getLogger("segq")
-log.addHandler(logging.NullHandler())  # a library is quiet unless its user wants to hear it
+log.addHandler(logging.NullHandler())  # a library logs nothing unless its user wants it
 
 LIFE: dict[tuple[State, State], str] = {
     (State.READY, State.LOADING): "a producer resumes the untouched tail of a lineage",
@@ -40,7 +40,7 @@ LIFE: dict[tuple[State, State], str] = {
     (State.READY, State.REMOVED): "every item expired, or was dropped, or was there before every label",
 }
 _identity = operator.attrgetter("identity")
-_LISTINGS = 16  # tries to list the directory while nothing changes, before asking for the lock
+_LISTINGS = 16  # attempts to list the directory without a change, before taking the lock
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Loading:
 
 
 class Ringer(Protocol):
-    """Where consumers are told that there is something for them."""
+    """Wakes consumers when items arrive."""
 
     def ring(self, count: int = 1) -> None: ...
     def ring_all(self) -> None: ...
@@ -63,7 +63,7 @@ class Ringer(Protocol):
 class Catalog:
     """The directory as one handle sees it."""
 
-    labelled = False  # whether an item is for several labels, not for one consumer
+    labelled = False  # whether an item goes to every label instead of to one consumer
 
     def __init__(self, queue: str, settings: Settings, index: Index, structure: StructureLock) -> None:
         self.queue = queue
@@ -84,13 +84,13 @@ class Catalog:
     # --- looking ---
 
     def names(self) -> list[SegmentName]:
-        """All segments that are not being removed, oldest first; read again only if something has changed."""
+        """All segments that are not being removed, oldest first; lists the directory only after a change."""
         if self.index.generation != self._seen:
             self._names, self._seen = self._settled_list()
         return self._names
 
     def known(self) -> list[SegmentName] | None:
-        """`names` without waiting for any lock; None if the directory has to be read first."""
+        """`names` without waiting for a lock; None if the directory must be read first."""
         return self._names if self.index.generation == self._seen else None
 
     def stale(self) -> bool:
@@ -98,7 +98,7 @@ class Catalog:
         return self.index.generation != self._seen
 
     def _settled_list(self) -> tuple[list[SegmentName], int]:
-        """The names at one moment, and the generation they are of.
+        """The names at one moment, and their generation.
 
         Reading a large directory takes several system calls, between which a rename can hide an entry or show it twice.
         """
@@ -110,16 +110,16 @@ class Catalog:
                 if index.generation == generation:
                     return names, generation
         with self.structure:
-            if index.generation & 1:  # somebody died in the middle of a change
+            if index.generation & 1:  # a process died in the middle of a change
                 index.changed()
             return self.listed(), index.generation
 
     def look_again(self) -> None:
-        """Forget the list: names are the truth, and a generation may have been lost with the index."""
+        """Forgets the list: a new generation may have been lost with the index, but the directory is right."""
         self._seen = -1
 
     def listed(self, *, removed: bool = False) -> list[SegmentName]:
-        """The names as they are in the directory now, oldest first."""
+        """The names in the directory now, oldest first."""
         try:
             entries = fs.directories(self.queue)
         except FileNotFoundError:
@@ -135,12 +135,12 @@ class Catalog:
         return os.path.join(self.queue, str(name))
 
     def locate(self, name: SegmentName) -> SegmentName | None:
-        """The segment under the name it has now; None if it is gone."""
+        """The segment with its current name; None if it is gone."""
         return fs.locate(self.queue, name)
 
     def ledger(self, name: SegmentName) -> Ledger | None:
-        """Opens the ledger of a segment wherever it is by now; None if the segment is gone. Raises DamagedError."""
-        for _attempt in range(8):  # each failure means that somebody renamed it between the look and the open
+        """Opens the ledger of a segment under its current name; None if the segment is gone. Raises DamagedError."""
+        for _attempt in range(8):  # each failure means a rename between the lookup and the open
             found = self.locate(name)
             if found is None:
                 return None
@@ -152,13 +152,13 @@ class Catalog:
         return None
 
     def has_begun(self, _name: SegmentName) -> bool:
-        """Whether somebody who works with this catalog may have claimed something in a chosen segment."""
+        """Whether a consumer that uses this catalog may have claimed items in a chosen segment."""
         return True
 
     # --- changing ---
 
     def create(self, lineage: str | None, items: int, slot: int, epoch: int, *, expiring: bool = False) -> Loading:
-        """A new loading segment for up to `items` items, which may expire. Raises StorageError, and then there is none."""
+        """Creates a loading segment for up to `items` items, which may expire. Raises StorageError and leaves none."""
         flags = self.flags | LedgerFlag.EXPIRES if expiring else self.flags
         with self.structure:
             name = SegmentName(self._stamp(), lineage or new_lineage(), State.LOADING)
@@ -181,7 +181,7 @@ class Catalog:
         return Loading(name, path, ledger, resumed=False)
 
     def resume(self, items: int, slot: int, epoch: int, *, expiring: bool = False) -> Loading | None:
-        """The youngest segment, if it is the untouched tail of its lineage and has room; now this handle's to append to."""
+        """Resumes the youngest segment for this handle, if it is the untouched tail of its lineage and has room."""
         with self.structure:
             names = self.listed()
             tails = {name.lineage: name for name in names}
@@ -215,11 +215,11 @@ class Catalog:
         return None
 
     def _resumable(self, _name: SegmentName) -> bool:
-        """Whether nobody has decided already what of a segment is not for him."""
+        """Whether no label has already fixed which items of the segment it skips."""
         return True
 
     def seal(self, name: SegmentName, ledger: Ledger) -> SegmentName | None:
-        """A loading segment whose items are all in RocksDB becomes ready, chosen, or (all done) removed; None then."""
+        """Renames a loading segment with all items in RocksDB to ready, chosen or (all done: returns None) removed."""
         with self.structure:
             with ledger.lock:  # no claim between the look at `next` and the new name
                 ledger.seal()
@@ -255,15 +255,15 @@ class Catalog:
         return State.READY if ledger.untouched() else State.CHOSEN
 
     def _tidy(self, name: SegmentName) -> None:
-        """Removes the open batch, all of which is in RocksDB. Nobody reads it under a sealed name, so a failure is no harm:
-        the renaming is done by then and its caller must go by that."""
+        """Removes the open batch, whose items are all in RocksDB. A failure does no harm: no reader uses the batch of a sealed
+        segment. The rename is already done, so the caller must not fail."""
         try:
             fs.unlink(os.path.join(self.path(name), fmt.BATCH_FILE))
         except StorageError as error:
             log.warning("%s: its open batch cannot be removed: %s", name, error, extra={"segment": str(name)})
 
     def choose(self, name: SegmentName, ledger: Ledger) -> None:
-        """A ready segment becomes chosen, before the first claim in it."""
+        """Renames a ready segment to chosen, before the first claim in it."""
         with self.structure, ledger.lock:
             if ledger.must_be_chosen():
                 self._move(name.in_state(State.READY), State.CHOSEN)
@@ -272,13 +272,13 @@ class Catalog:
                 reach("claim.chosen")
 
     def correct(self, name: SegmentName, ledger: Ledger) -> None:
-        """A segment called ready in which something was claimed (power failed between the two) becomes chosen."""
+        """Renames a ready segment with claims to chosen (power failed between the claim and the rename)."""
         with self.structure, ledger.lock:
             if self._move(name.in_state(State.READY), State.CHOSEN) is not None:
                 ledger.chosen()
 
     def retire(self, name: SegmentName, ledger: Ledger) -> bool:
-        """Removes a sealed segment whose items are all done; False if that is not so (or somebody else did it)."""
+        """Removes a sealed segment whose items are all done; False if they are not, or if another process removed it."""
         if ARMED:
             reach("retire.begun")
         with self.structure:
@@ -298,7 +298,7 @@ class Catalog:
         return gone is not None
 
     def finished(self, _name: SegmentName, ledger: Ledger) -> bool:
-        """Whether nobody needs a segment any more."""
+        """Whether no consumer needs the segment any more."""
         return ledger.complete()
 
     def _dead(self, _name: SegmentName, ledger: Ledger) -> int:
@@ -313,7 +313,7 @@ class Catalog:
         return gone
 
     def holders(self, name: SegmentName) -> Iterator[Ledger]:
-        """The ledgers in which claims on a segment's items are noted, each open for its turn. Under the structure lock."""
+        """The ledgers that note claims on a segment's items, each open only for its iteration. Under the structure lock."""
         try:
             ledger = Ledger.open(os.path.join(self.path(name), fmt.LEDGER_FILE))
         except (DamagedError, FileNotFoundError):
@@ -322,7 +322,7 @@ class Catalog:
         ledger.close()
 
     def settle_name(self, name: SegmentName, ledger: Ledger) -> SegmentName:
-        """After a loss of power: a sealed segment's name is made to say whether somebody had begun with it. Under the lock."""
+        """After power loss: renames a sealed segment to chosen if a consumer had begun with it. Under the structure lock."""
         found = name
         if name.state is State.READY and not ledger.untouched():
             found = self._move(name, State.CHOSEN) or name
@@ -331,25 +331,25 @@ class Catalog:
         return found
 
     def own_holders(self, name: SegmentName) -> Iterator[Ledger]:
-        """Those of them in which this handle may have claimed something."""
+        """Those `holders` in which this handle may have claimed items."""
         return self.holders(name)
 
     def all_done(self, _name: SegmentName, ledger: Ledger, begin: int, end: int) -> bool:
-        """Whether nobody will ever want to read the items begin … end-1."""
+        """Whether no consumer will read the items begin … end-1 again."""
         return ledger.all_done(begin, end)
 
     def gone(self, _name: SegmentName, ledger: Ledger) -> tuple[int, int]:
-        """Items (and their bytes) of a segment that do not count against the capacity any more."""
+        """Items (and their bytes) of a segment that no longer count against the capacity."""
         if ledger.expires is not None:
             ledger.lapse(now_ms())
         return ledger.done(), ledger.done_bytes()
 
     def make_room(self) -> bool:
-        """Drops old items for new ones, where that is wanted; False if nothing was dropped."""
+        """Drops old items to make room, if the settings allow it; False if it dropped nothing."""
         return False
 
     def tidy(self) -> None:
-        """Marks what has expired, and removes segments that nobody needs any more. Worth a call where items expire."""
+        """Marks expired items and removes finished segments. Useful only where items expire."""
         now = now_ms()
         for name in list(self.names()):
             try:
@@ -369,7 +369,7 @@ class Catalog:
             fs.remove_tree(self.path(gone))
 
     def quarantine(self, name: SegmentName, reason: str) -> None:
-        """Moves a segment that cannot be read out of the way, for people to look at."""
+        """Moves an unreadable segment to quarantine, where people can examine it."""
         with self.structure:
             found = self.locate(name)
             if found is None:
@@ -383,12 +383,12 @@ class Catalog:
         log.error("quarantined %s: %s", place, reason, extra=extra)
 
     def sweep(self) -> None:
-        """Finishes deletions that a death interrupted. Under the structure lock."""
+        """Finishes deletions that a dying process left half done. Under the structure lock."""
         for name in self.listed(removed=True):
             fs.remove_tree(self.path(name))
 
     def _move(self, name: SegmentName, target: State) -> SegmentName | None:
-        """One step of `LIFE`, under the structure lock; None if the segment is not (any more) called `name`."""
+        """Does one step of `LIFE`, under the structure lock; None if the segment does not have this name (any more)."""
         if (name.state, target) not in LIFE:
             raise AssertionError(f"no step from {name.state} to {target}")
         moved = name.in_state(target)
@@ -402,16 +402,16 @@ class Catalog:
         if self._durable:
             try:
                 fs.sync_directory(self.queue)
-            except StorageError as error:  # the step is done; if power fails now, the old name is as good: it is done again
+            except StorageError as error:  # the rename is done; after a power failure it is repeated from the old name
                 log.warning("%s: its new name may not survive loss of power: %s", moved, error)
         return moved
 
     def _stamp(self) -> int:
-        """Nanoseconds of the clock, but always more than every stamp so far. Under the structure lock."""
+        """The clock in nanoseconds, but always greater than every earlier stamp. Under the structure lock."""
         words = self.index.words
         newest = max((name.stamp for name in self.listed()), default=0)
         last = words[IndexWord.LAST_STAMP]
-        stamp = max(time.time_ns(), newest + 1, last + 1 if last < 1 << 62 else 0)  # a damaged index must not decide
+        stamp = max(time.time_ns(), newest + 1, last + 1 if last < 1 << 62 else 0)  # ignores an absurd stamp of a damaged index
         words[IndexWord.LAST_STAMP] = stamp
         return stamp
 

@@ -1,4 +1,4 @@
-"""The directory of a queue or a topic: made, recognised, refused, removed."""
+"""Create, recognise, refuse and remove the directory of a queue or a topic."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 def settle(path: str, kind: str, given: dict[str, Any], *, create: bool, allow_network_fs: bool) -> Settings:
-    """The settings of the queue (or topic: `kind`) at `path`, which is created with them if need be."""
+    """The settings of the queue or topic (`kind`) at `path`; creates it if necessary."""
     file = os.path.join(path, fmt.QUEUE_FILE)
     fs.refuse_non_directory(path)
     if not allow_network_fs:
@@ -48,10 +48,10 @@ def settle(path: str, kind: str, given: dict[str, Any], *, create: bool, allow_n
 
 
 def _create(path: str, kind: str, settings: Settings) -> None:
-    """Survives loss of power whatever the durability of the items: without `queue.json` what they left could not be opened."""
+    """Survives power loss at any durability: without `queue.json` no process could open the items."""
     fs.make_queue_directory(path)
     fs.refuse_unsafe(path, code=settings.serializer == "pickle")
-    begun = (fmt.LOCK_FILE, fmt.OWNERS_DIR)  # what a creation leaves that died half-way
+    begun = (fmt.LOCK_FILE, fmt.OWNERS_DIR)  # left by a creation that died half-way
     foreign = [name for name in fs.listing(path) if name not in begun and not name.startswith(fmt.QUEUE_FILE)]
     if foreign and not os.path.lexists(os.path.join(path, fmt.QUEUE_FILE)):
         raise NotAQueueError(
@@ -62,7 +62,7 @@ def _create(path: str, kind: str, settings: Settings) -> None:
             os.mkdir(os.path.join(path, fmt.OWNERS_DIR), 0o700)
         if not os.path.lexists(os.path.join(path, fmt.QUEUE_FILE)):  # the last step: from here on it is a queue
             for name in fs.listing(path):
-                if name.startswith(fmt.QUEUE_FILE):  # what a creator left that did not come to the end
+                if name.startswith(fmt.QUEUE_FILE):  # left by a creation that did not finish
                     fs.unlink(os.path.join(path, name))
             document = fmt.encode_queue_file(str(uuid.uuid4()), kind, settings)
             fs.write_file(os.path.join(path, fmt.QUEUE_FILE), document, durable=True)
@@ -79,7 +79,7 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
 
 def remove(path: str | os.PathLike[str]) -> None:
-    """Deletes the queue or topic at `path` with all that is in it.
+    """Deletes the queue or topic at `path` with all its items.
 
     Raises NotAQueueError for anything else, QueueError if it is in use.
     """

@@ -1,4 +1,4 @@
-"""A label: a mapped file in `labels/` that says where the label began, counts what it missed, and wakes its consumers."""
+"""A label: a mapped file in `labels/` that notes where the label began, counts acks and misses, and wakes consumers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from segq._core.format.format import IndexWord, LabelWord, SegmentName
 from segq._core.system import fs
 from segq._core.system.mapped import MappedFile
 
-_MOST_JSON = 64 << 20  # more segments than a directory can be worked with
-_MOST_WORD = (1 << 64) - 1  # damaged counters must not stop whoever adds to them
+_MOST_JSON = 64 << 20  # far more segments than a directory can hold in practice
+_MOST_WORD = (1 << 64) - 1  # adding to damaged counters must not overflow
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SeenLabel:
-    """A label as its file describes it, for those who only look."""
+    """A label as its file describes it, for read-only use."""
 
     text: str
     id: str
@@ -40,7 +40,7 @@ class SeenLabel:
         return cls(text=text, id=label_id, cut=cut, starts=starts, half_booked=half)
 
     def start_in(self, name: SegmentName) -> int:
-        """How many items at the beginning of a segment are not this label's."""
+        """How many items at the start of a segment this label skips."""
         return self.starts.get(name.identity, 0) if name.stamp <= self.cut else 0
 
 
@@ -62,14 +62,14 @@ class Label:
     def open(cls, path: str, index: Index) -> Label:
         """Raises FileNotFoundError or DamagedError."""
         file = MappedFile.open(path, fmt.PAGE)
-        file.close()  # nothing is locked in it; the mapping stays
+        file.close()  # the file needs no lock; the mapping stays
         return cls(file, index)
 
     @classmethod
     def create(
         cls, path: str, text: str, label_id: str, cut: int, starts: dict[str, int], index: Index, *, durable: bool
     ) -> Label:
-        """A new label, whose file appears whole. Under the structure lock. Raises StorageError, and then there is none."""
+        """Creates a label; its file appears complete. Under the structure lock. Raises StorageError and leaves none."""
         data = fmt.encode_label(text, label_id, cut, starts)
         size = fmt.PAGE + -(-len(data) // 8) * 8
         unfinished = os.path.join(os.path.dirname(path), fmt.UNFINISHED)
@@ -93,7 +93,7 @@ class Label:
         return label
 
     def start_in(self, name: SegmentName) -> int:
-        """How many items at the beginning of a segment are not this label's: they were there before it began."""
+        """How many items at the start of a segment this label skips: they were there before it began."""
         return self._starts.get(name.identity, 0) if name.stamp <= self.cut else 0
 
     @property
@@ -106,13 +106,13 @@ class Label:
 
     @property
     def settled(self) -> tuple[int, int]:
-        """(acknowledged, missed) of segments that are gone."""
+        """(acknowledged, missed) items of removed segments."""
         return self.words[LabelWord.DONE], self.words[LabelWord.MISSED]
 
     def booked(self, stamp: int) -> bool:
-        """Whether this segment's share is in `settled`, as far as can be told: it was the last to be booked.
+        """Whether `settled` contains this segment's counts. Known only of the last segment that was booked.
 
-        Finishes a booking that a death interrupted.
+        Finishes a booking that a dying process left half done.
         """
         words = self.words
         if words[LabelWord.JOURNAL] != stamp:
@@ -121,11 +121,11 @@ class Label:
         return True
 
     def book(self, stamp: int, done: int, missed: int) -> None:
-        """Adds a segment's share. Under the structure lock, one segment after the other."""
+        """Adds a segment's counts to `settled`. Under the structure lock, one segment at a time."""
         words = self.words
         if last := words[LabelWord.JOURNAL]:
             self.booked(last)
-        words[LabelWord.JOURNAL] = 0  # or a death before the new stamp would have the new sums taken for the last segment's
+        words[LabelWord.JOURNAL] = 0  # else, after a death here, the new sums would count for the last segment
         words[LabelWord.DONE_AFTER] = (words[LabelWord.DONE] + done) & _MOST_WORD
         words[LabelWord.MISSED_AFTER] = (words[LabelWord.MISSED] + missed) & _MOST_WORD
         words[LabelWord.JOURNAL] = stamp
@@ -133,7 +133,7 @@ class Label:
 
 
 class LabelBell(Bell):
-    """Where the consumers of one label sleep. The index's flag says that somebody sleeps at some label's."""
+    """Where the consumers of one label sleep. A flag in the index says that a consumer sleeps at any label."""
 
     __slots__ = ("_summary",)
 

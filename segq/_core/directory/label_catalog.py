@@ -1,4 +1,4 @@
-"""A topic's segments as one label sees them: those it is done with are not there, and who has which item is its own affair."""
+"""A topic's segments as one label sees them: without those it has finished, and with its own claims on items."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from segq._core.system.locks import StructureLock
 
 
 class LabelCatalog(TopicCatalog):
-    """What the consumers of one label work with."""
+    """The catalog that the consumers of one label use."""
 
     def __init__(self, queue: str, settings: Settings, index: Index, structure: StructureLock, label: Label) -> None:
         super().__init__(queue, settings, index, structure)
         self.label = label
-        self._over: set[str] = set()  # segments in which there is nothing for this label any more
+        self._over: set[str] = set()  # segments that this label has finished
         self._shown: list[SegmentName] = []
         self._shown_of: list[SegmentName] | None = None
 
     def names(self) -> list[SegmentName]:
-        """The segments that this label is not done with. Raises LabelRemoved."""
+        """The segments that this label has not finished. Raises LabelRemoved."""
         if self.label.removed:
             raise LabelRemoved(
                 f"label {self.label.text!r} of {self.queue} was removed; subscribe again to begin anew", path=self.queue
@@ -50,8 +50,8 @@ class LabelCatalog(TopicCatalog):
         return self._begun(name, [self.label])
 
     def ledger(self, name: SegmentName) -> Ledger | None:
-        """The label's ledger of a segment, begun if need be; None if there is nothing in the segment for it."""
-        for _attempt in range(8):  # each failure means that somebody renamed it between the look and the open
+        """The label's ledger of a segment, created if necessary; None if the segment has no item for the label."""
+        for _attempt in range(8):  # each failure means a rename between the lookup and the open
             source = Catalog.ledger(self, name)
             if source is None:
                 return None
@@ -76,7 +76,7 @@ class LabelCatalog(TopicCatalog):
         return os.path.lexists(os.path.join(self.path(name), fmt.label_ledger(self.label.id)))
 
     def _nothing_for_us(self, name: SegmentName, source: Ledger) -> bool:
-        """Whether all that is in a sealed segment was there before the label began. (No such segment is resumed.)"""
+        """Whether all items of a sealed segment are older than the label. (Producers do not resume such a segment.)"""
         if name.state is State.LOADING or self.label.start_in(name) < source.published:
             return False
         self._over.add(name.identity)
@@ -104,7 +104,7 @@ class LabelCatalog(TopicCatalog):
             return ledger
 
     def retire(self, name: SegmentName, ledger: Ledger) -> bool:
-        """This label is done with the segment; it goes if all are. (`ledger`: the label's, or the producer's.)"""
+        """Notes that this label has finished the segment; removes it if all have. `ledger`: the label's or the producer's."""
         if ledger.source is not None and ledger.complete():
             self._over.add(name.identity)
             self._filter()

@@ -1,7 +1,7 @@
-"""The labels of a topic: which there are, and what each has done with a segment.
+"""The labels of a topic: which labels exist, and which items of a segment each label has finished.
 
-A label exists from the moment its file appears in `labels/`, and until it is gone from there, both under the structure lock;
-who knows the list looks at a word of the index for whether it has changed.
+A label exists while its file is in `labels/`. The file appears and disappears under the structure lock. A word in the index
+tells a handle whether its list of labels is out of date.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Labels:
         self._ledgers: dict[tuple[str, str], Ledger | None] = {}
         self._ledgers_of = -1
 
-    # --- which there are ---
+    # --- which labels exist ---
 
     def all(self) -> list[Label]:
         changes = self._index.words[IndexWord.LABELS]
@@ -60,7 +60,7 @@ class Labels:
         return list(self._known.values())
 
     def damaged(self) -> dict[str, DamagedError]:
-        """Files of labels that cannot be read, and why."""
+        """Label files that cannot be read, and the error of each."""
         found: dict[str, DamagedError] = {}
         for entry in self._entries():
             try:
@@ -77,34 +77,34 @@ class Labels:
         return [entry for entry in fs.listing(self._directory) if entry != fmt.UNFINISHED]
 
     def look_again(self) -> None:
-        """Forget the list: the files are the truth."""
+        """Forgets the list, so that the next call reads the files."""
         self._seen = -1
 
     def find(self, text: str) -> Label | None:
         return next((label for label in self.all() if label.text == text), None)
 
     def create(self, text: str, label_id: str, cut: int, starts: dict[str, int]) -> Label:
-        """Under the structure lock; there is none of that name. Raises StorageError."""
+        """Creates a label whose name is free. Under the structure lock. Raises StorageError."""
         if not os.path.isdir(self._directory):
             fs.make_directory(self._directory)
             if self._durable:
                 fs.sync_directory(self._queue)
         path = self._path(text)
-        if os.path.lexists(path):  # that of a label of this name, which cannot be read
+        if os.path.lexists(path):  # an unreadable file of a label of this name
             fs.quarantine(self._queue, os.path.relpath(path, self._queue), f"not the file of label {text!r}; it begins anew")
         label = Label.create(path, text, label_id, cut, starts, self._index, durable=self._durable)
         self.changed()
-        self._known[os.path.basename(path)] = label  # nothing is opened any more that could fail: it has begun
+        self._known[os.path.basename(path)] = label  # the label has begun: from here on no open can fail
         return label
 
     def forget_unfinished(self) -> None:
-        """The file of a label that somebody died making. Under the structure lock, so that nobody is making one."""
+        """Removes the unfinished file of a creator that died. Under the structure lock, so no creation is under way."""
         unfinished = os.path.join(self._directory, fmt.UNFINISHED)
         if os.path.lexists(unfinished):
             fs.unlink(unfinished)
 
     def remove(self, label: Label) -> None:
-        """Under the structure lock. Whoever is reading it learns so."""
+        """Removes a label and tells its consumers. Under the structure lock."""
         fs.unlink(self._path(label.text))
         if self._durable:
             fs.sync_directory(self._directory)
@@ -115,18 +115,18 @@ class Labels:
         return os.path.join(self._directory, fmt.label_file(text))
 
     def changed(self) -> None:
-        """Says that labels have appeared or gone. Under the structure lock."""
+        """Announces that the list of labels has changed. Under the structure lock."""
         self._index.words[IndexWord.LABELS] = (self._index.words[IndexWord.LABELS] + 1) & (2**63 - 1)
 
-    # --- what they have done with a segment ---
+    # --- what the labels have finished in a segment ---
 
     def ledger(self, label: Label, name: SegmentName, source: Ledger) -> Ledger | None:
-        """The label's ledger of a segment, to look at; None if it has not begun with it."""
+        """The label's ledger of a segment, for reading; None if the label has not begun with the segment."""
         generation = self._index.generation
         if generation != self._ledgers_of:
             self._ledgers = {key: ledger for key, ledger in list(self._ledgers.items()) if ledger is not None}
             self._ledgers_of = generation
-        key, ledgers = (label.id, name.identity), self._ledgers  # another thread may put another there
+        key, ledgers = (label.id, name.identity), self._ledgers  # another thread may replace the dict
         if key in ledgers:
             return ledgers[key]
         place: SegmentName | None = name
@@ -139,7 +139,7 @@ class Labels:
             except FileNotFoundError:
                 if os.path.isdir(path):
                     break
-                place = fs.locate(self._queue, name)  # it was renamed meanwhile; that is not to be mistaken for not begun
+                place = fs.locate(self._queue, name)  # a renamed segment must not look like one not begun
             else:
                 ledger.close()  # the mapping stays
                 ledgers[key] = ledger
@@ -148,15 +148,15 @@ class Labels:
         return None
 
     def forget_segments(self, present: set[str]) -> None:
-        """Lets go of ledgers of segments that are gone."""
+        """Forgets ledgers of segments that are gone."""
         self._ledgers = {key: ledger for key, ledger in list(self._ledgers.items()) if key[1] in present}
 
     def over(self, name: SegmentName, source: Ledger) -> bytes:
-        """For each item of a segment a 1 if no label will be handed it (again), a 0 else (or if there is no label)."""
+        """For each item of a segment: 1 if no label will receive it (again); 0 otherwise, or if there is no label."""
         return self.over_of(self.all(), name, source)
 
     def over_of(self, labels: list[Label], name: SegmentName, source: Ledger) -> bytes:
-        """The same as far as these labels go."""
+        """Like `over`, but only for these labels."""
         items = source.published
         both = source.over_mask(items)
         if not labels:
@@ -171,7 +171,7 @@ class Labels:
         return (every | int.from_bytes(both, "little")).to_bytes(items, "little")
 
     def finished(self, name: SegmentName, source: Ledger) -> bool:
-        """Whether every label (and there is one) is done with every item of a segment."""
+        """Whether there is a label and every label has finished every item of a segment."""
         labels = self.all()
         items = source.published
         for label in labels:
@@ -183,7 +183,7 @@ class Labels:
         return bool(labels)
 
     def in_hand(self, name: SegmentName, source: Ledger) -> bool:
-        """Whether somebody has an item of a segment that is not acknowledged yet."""
+        """Whether a consumer holds a message of the segment that is not acked yet."""
         ledgers = (self.ledger(label, name, source) for label in self.all())
         return any(ledger is not None and ledger.handed() for ledger in ledgers)
 
@@ -192,7 +192,7 @@ class Labels:
         return mask.to_bytes(items, "little")
 
     def census(self, label: Label, name: SegmentName, source: Ledger) -> Census:
-        """How the items of a segment stand with a label."""
+        """Counts the items of a segment by their state for one label."""
         gone = source.over_mask(source.published)
         ledger = self.ledger(label, name, source)
         if ledger is not None:
@@ -203,9 +203,9 @@ class Labels:
         )
 
     def write_off(self, name: SegmentName, path: str) -> None:
-        """A segment is gone (or about to be moved away): books for each label what it had of it, and what it missed.
+        """Books for each label what it acked and missed of a segment that is removed, or about to be moved away.
 
-        Under the structure lock. A death in between is made good by doing it again, as long as no other segment was booked.
+        Under the structure lock. After a death half-way, repeating it is safe as long as no other segment was booked since.
         """
         try:
             source = Ledger.open(os.path.join(path, fmt.LEDGER_FILE))
@@ -228,7 +228,7 @@ class Labels:
 
 
 class Chime:
-    """The bells of all labels: rung when there is something for each of them. One wake for each label, not one for all."""
+    """The bells of all labels, rung when items arrive. Each label gets its own wake."""
 
     def __init__(self, labels: Labels, index: Index) -> None:
         self._labels, self._words = labels, index.words
@@ -247,7 +247,7 @@ class Chime:
 
 
 def checked_label(label: str) -> str:
-    """Raises SettingsError for what cannot be a label."""
+    """Returns the label. Raises SettingsError if it is not valid."""
     if not isinstance(label, str):
         raise SettingsError(f"label must be text, not {label!r}")
     try:

@@ -1,8 +1,8 @@
-"""Who is alive. An owner is one open handle of one process; it holds the kernel's lock on `owners/<slot>`.
+"""Liveness of owners. An owner is one open handle of one process; it holds a kernel lock on `owners/<slot>`.
 
-Whoever obtains that lock has proved the owner dead; a lock that cannot be obtained means alive, whatever else is
-suspected (the habit of failing closed is tox-dev/filelock's). PIDs are recorded for people to read and decide nothing:
-they repeat, and differ between containers.
+A process that obtains this lock has proven the owner dead. If the lock cannot be obtained, the owner counts as alive,
+whatever else suggests otherwise (it fails closed, an idea of tox-dev/filelock). PIDs are recorded for people only and
+decide nothing: the kernel reuses them, and they differ between containers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from segq._core.system.locks import try_lock
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerRecord:
-    """What an owner wrote about itself, for people: `started` and `opened` are seconds of the epoch."""
+    """What an owner wrote about itself, for people. `started` and `opened` are seconds since the epoch."""
 
     slot: int
     pid: int
@@ -36,7 +36,7 @@ class OwnerRecord:
     command: str
 
 
-_UNNAMED = ".new"  # what an owner's file is called until it is locked
+_UNNAMED = ".new"  # suffix of an owner's file until it is locked
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -44,15 +44,15 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 def boot_epoch() -> int:
     """A number that differs from boot to boot.
 
-    Raises StorageError where it cannot be read just now: another number would make all that is stored look as if power had
-    been lost since, and then RocksDB's log is believed, in which a put that failed may be found.
+    Raises StorageError if it cannot be read now. A different number would look like power loss since the last put; recovery
+    would then trust RocksDB's log, which may contain a put that failed.
     """
     try:
         return zlib.crc32(fs.read_file(_BOOT_ID).strip())
     except StorageError as error:
         if error.errno not in (errno.EACCES, errno.EPERM):
             raise
-    except (FileNotFoundError, DamagedError):  # macOS; or it is hidden from everybody here, as from who may not read it
+    except (FileNotFoundError, DamagedError):  # macOS, or hidden from every process here, like a file without read permission
         pass
     import psutil
 
@@ -60,7 +60,7 @@ def boot_epoch() -> int:
 
 
 class Owner:
-    """This handle's slot. Taken under the structure lock; let go by `close` or by the death of the process."""
+    """This handle's slot. Taken under the structure lock; released by `close` or by the death of the process."""
 
     def __init__(self, queue: str, slot: int, descriptor: int) -> None:
         self.queue = queue
@@ -81,15 +81,13 @@ class Owner:
             raise TooManyHandles(f"{queue}: all {fmt.MAX_OWNERS - 1} handles are open; close some", path=queue)
         forget_unnamed(queue)
         path = _owner_path(queue, slot)
-        unnamed = path + _UNNAMED  # locked before it gets the name under which others look for the dead
+        unnamed = path + _UNNAMED  # locked before it gets the name that recovery looks for
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with fs.storage_errors(path):
             descriptor = os.open(unnamed, flags, 0o600)
             try:
                 try_lock(descriptor)
-                with contextlib.suppress(
-                    OSError
-                ):  # for people only: on a full disk a consumer must be able to come all the same
+                with contextlib.suppress(OSError):  # for people only: a consumer must be able to open a queue on a full disk
                     os.write(descriptor, _describe())
                 fs.rename(unnamed, path)
             except BaseException:
@@ -99,7 +97,7 @@ class Owner:
         return cls(queue, slot, descriptor)
 
     def scratch(self) -> str:
-        """A new directory for throw-away files of this handle; removed with it."""
+        """A new directory for temporary files of this handle; removed together with the slot."""
         if self._scratch is None:
             parent = os.path.join(self.queue, fmt.OWNERS_DIR)
             self._scratch = fs.scratch_directory(parent, fmt.slot_name(self.slot) + fmt.SCRATCH_SUFFIX)
@@ -107,13 +105,13 @@ class Owner:
         return os.path.join(self._scratch, str(self._scratches))
 
     def forget(self) -> None:
-        """Lets go of the lock, or of the copy of it that a forked child has: there the lock stays the parent's."""
+        """Releases the lock. In a forked child it closes only the child's copy: the parent keeps the lock."""
         if self._descriptor >= 0:
             os.close(self._descriptor)  # closing a copy does not unlock
             self._descriptor = -1
 
     def close(self) -> None:
-        """Gives the slot back. Everything it held must have been given back before; under the structure lock."""
+        """Frees the slot, which must hold nothing any more. Under the structure lock."""
         if self._descriptor < 0:
             return
         forget_slot(self.queue, self.slot)
@@ -121,7 +119,7 @@ class Owner:
         self._descriptor = -1
 
     def __del__(self) -> None:
-        self.forget()  # a handle dropped without `close` is dead: others rescue what it held
+        self.forget()  # a handle dropped without `close` is dead: recovery frees what it held
 
 
 _owners: weakref.WeakSet[Owner] = weakref.WeakSet()
@@ -136,7 +134,7 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def entries(queue: str) -> list[str]:
-    """What lies in `owners/`; nothing if that was deleted."""
+    """The entries of `owners/`; empty if it was deleted."""
     try:
         return fs.listing(os.path.join(queue, fmt.OWNERS_DIR))
     except FileNotFoundError:
@@ -144,22 +142,22 @@ def entries(queue: str) -> list[str]:
 
 
 def slots(queue: str) -> list[int]:
-    """All slots that are taken, by the living or the dead."""
+    """All slots in use, by living or dead owners."""
     found = (fmt.parse_slot(name) for name in entries(queue))
     return sorted(slot for slot in found if slot is not None)
 
 
 @contextlib.contextmanager
 def proven_dead(queue: str, slot: int) -> Iterator[bool]:
-    """Whether the owner is dead; while the body runs nobody else can come to the same proof."""
+    """Whether the owner is dead. While the body runs, no other process can obtain the same proof."""
     try:
         descriptor = os.open(_owner_path(queue, slot), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        yield False  # gone meanwhile, or not ours to say
+        yield False  # gone, or we have no permission to tell
         return
     try:
-        # A rescuer may have removed the file after we opened it, and another handle taken the slot: then the lock of the old
-        # file proves nothing. While we hold the lock of the file that the name leads to, nobody can do either.
+        # After our open, a recovery may remove the file and another handle take the slot: then a lock on the old file proves
+        # nothing. While we hold the lock on the file that has the name now, neither can happen.
         yield try_lock(descriptor) and _leads_to(_owner_path(queue, slot), descriptor)
     finally:
         os.close(descriptor)
@@ -178,7 +176,7 @@ def is_alive(queue: str, slot: int) -> bool:
 
 
 def forget_slot(queue: str, slot: int) -> None:
-    """Removes the files of a slot that holds nothing any more."""
+    """Removes the files of a slot that holds nothing."""
     path = _owner_path(queue, slot)
     if os.path.isdir(path + fmt.SCRATCH_SUFFIX):
         fs.remove_tree(path + fmt.SCRATCH_SUFFIX)
@@ -201,12 +199,12 @@ def record(queue: str, slot: int) -> OwnerRecord | None:
 
 
 def has_unnamed(queue: str) -> bool:
-    """Whether somebody is taking a slot, or died while doing so."""
+    """Whether a process is taking a slot, or died while taking one."""
     return any(entry.endswith(_UNNAMED) for entry in entries(queue))
 
 
 def forget_unnamed(queue: str) -> None:
-    """Files of those who died while they took a slot. Under the structure lock, so that nobody is taking one."""
+    """Removes files of processes that died while taking a slot. Under the structure lock, so no process is taking one."""
     place = os.path.join(queue, fmt.OWNERS_DIR)
     with contextlib.suppress(StorageError):
         for entry in fs.listing(place):
@@ -219,7 +217,7 @@ def _owner_path(queue: str, slot: int) -> str:
 
 
 def _describe() -> bytes:
-    import psutil  # 30 ms to import: only those who open a queue pay for it, once
+    import psutil  # takes 30 ms to import: only a process that opens a queue pays this, once
 
     me = psutil.Process()
     with contextlib.suppress(psutil.Error):

@@ -1,9 +1,9 @@
-"""A topic's segments and their life: a segment goes when every label is done with it, when all of it has expired, or when it
-is dropped for newer items.
+"""A topic's segments and their life cycle. A segment is removed when every label has finished it, when all its items have
+expired, or when it is dropped for newer items.
 
-The producer's ledger notes what has expired or was dropped; `labels` what each label has done. A segment called `ready` has not
-been begun by any label: a label's ledger is made under the structure lock, after the segment was renamed `chosen` (or, while
-it is still loading, after its ledger says that it is to be).
+The producer's ledger notes expired and dropped items; `labels` knows what each label has finished. No label has begun with a
+`ready` segment: a label's ledger is created under the structure lock, after the segment was renamed to `chosen`. For a loading
+segment, the ledger first notes that the segment will become `chosen`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TopicCatalog(Catalog):
         super().__init__(queue, settings, index, structure)
         self.labels = Labels(queue, settings, index)
         self.bell = Chime(self.labels, index)
-        self.flags &= ~LedgerFlag.DEADLINES  # leases are the labels'
+        self.flags &= ~LedgerFlag.DEADLINES  # each label's ledger has the leases
         if settings.droppable:
             self.flags |= LedgerFlag.DROPPABLE
         self._mapped: dict[str, Ledger] = {}
@@ -44,7 +44,7 @@ class TopicCatalog(Catalog):
     # --- looking ---
 
     def mapped(self, name: SegmentName) -> Ledger | None:
-        """The producer's ledger of a segment, to look at; None if the segment is gone, or the ledger cannot be read."""
+        """The producer's ledger of a segment, for reading; None if the segment is gone or the ledger unreadable."""
         ledger = self._mapped.get(name.identity)
         if ledger is None:
             try:
@@ -66,7 +66,7 @@ class TopicCatalog(Catalog):
         return self._settings.retain == "until-acked" and self.labels.finished(name, ledger)
 
     def all_done(self, name: SegmentName, ledger: Ledger, begin: int, end: int) -> bool:
-        """As all labels there are; one that comes later begins behind what they are done with."""
+        """Asks all existing labels; a label created later begins after the items they have finished."""
         if self._settings.retain == "ttl" or not self.labels.all():
             return ledger.all_done(begin, end)
         ledgers = [self.labels.ledger(label, name, ledger) for label in self.labels.all()]
@@ -89,7 +89,7 @@ class TopicCatalog(Catalog):
         return name
 
     def _begun(self, name: SegmentName, labels: list[Label]) -> Iterator[Ledger]:
-        """The ledgers of those labels that have begun with a segment, each open for its turn. Under the structure lock."""
+        """The ledgers of labels that have begun with a segment, each open only for its iteration. Under the structure lock."""
         try:
             source = Ledger.open(os.path.join(self.path(name), fmt.LEDGER_FILE))
         except (DamagedError, FileNotFoundError):
@@ -106,25 +106,25 @@ class TopicCatalog(Catalog):
     # --- labels ---
 
     def begin(self, text: str, start: str, time_of: Callable[[SegmentName, int], float]) -> Label:
-        """The label of that name; if there is none, one that begins at `start` as of this moment.
+        """Returns the label of that name; if there is none, creates one that begins at `start`, as of now.
 
-        Items that are gone by then are not its business. Raises StorageError, and then there is no such label.
+        The new label does not see items already removed. Raises StorageError, and then creates no label.
         """
         with self.structure:
             self.labels.look_again()
             label = self.labels.find(text)
             if label is None:
-                Catalog.names(self)  # makes sure that no list of names will be waited for under the index's lock
-                with self.index.lock:  # what was room a moment ago must still be room for whoever reserves it
+                Catalog.names(self)  # lists the names now, so that nothing waits for a listing under the index's lock
+                with self.index.lock:  # the new label must not take room from a producer that is reserving it
                     label = self._begun_now(text, start, time_of)
                     if ARMED:
                         reach("label.created")
-                with contextlib.suppress(StorageError):  # it has begun; others will tidy as well
+                with contextlib.suppress(StorageError):  # the label has begun; others tidy too
                     self.tidy()
         return label
 
     def _begun_now(self, text: str, start: str, time_of: Callable[[SegmentName, int], float]) -> Label:
-        self.sweep()  # what is gone is not booked for the new label
+        self.sweep()  # removed segments must not be booked for the new label
         names = self.listed()
         before: dict[SegmentName, bytes] = {}
         ledgers: dict[SegmentName, Ledger] = {}
@@ -151,7 +151,7 @@ class TopicCatalog(Catalog):
         for name, mask in before.items():
             at = mask.find(0)
             starts[name.identity] = len(mask) if at < 0 else at
-            if 1 in mask[at:] and at >= 0:  # what is gone is not all at the beginning
+            if 1 in mask[at:] and at >= 0:  # not all removed items are at the start
                 self._make_chosen(name, ledgers[name])
                 now = self.locate(name) or name
                 place = os.path.join(self.path(now), fmt.label_ledger(label_id))
@@ -162,7 +162,7 @@ class TopicCatalog(Catalog):
         return self.labels.create(text, label_id, cut, {name: count for name, count in starts.items() if count})
 
     def _make_chosen(self, name: SegmentName, ledger: Ledger) -> SegmentName | None:
-        """Before a label begins with a segment. Under the structure lock; None if the segment is gone."""
+        """Makes a segment chosen before a label begins with it. Under the structure lock; None if the segment is gone."""
         found = self.locate(name)
         if found is not None and found.state is State.READY:
             found = self._move(found, State.CHOSEN)
@@ -170,7 +170,7 @@ class TopicCatalog(Catalog):
         return found
 
     def remove_label(self, label: Label) -> None:
-        """The label is gone, and what only it held back. What had been acknowledged stays so, also if it was the last label."""
+        """Deletes the label and the items kept only for it. Acked items stay acked, even if it was the last label."""
         with self.structure:
             self.labels.look_again()
             last = self._settings.retain == "until-acked" and [each.id for each in self.labels.all()] == [label.id]
@@ -182,7 +182,7 @@ class TopicCatalog(Catalog):
                         reach("label.noted")
                 self.labels.remove(label)
                 if last:
-                    self._note_acknowledged([label])  # what was acknowledged between the two
+                    self._note_acknowledged([label])  # items acked between the two
             if ARMED:
                 reach("label.removed")
             for name in self.listed():
@@ -193,7 +193,7 @@ class TopicCatalog(Catalog):
             self.tidy()
 
     def _note_acknowledged(self, labels: list[Label]) -> None:
-        """Notes in the producers' ledgers what these labels, the last there are, will not be handed (again)."""
+        """Notes in producers' ledgers the items that these last labels will not receive (again)."""
         for name in self.listed():
             ledger = self.mapped(name)
             if ledger is not None:
@@ -210,7 +210,7 @@ class TopicCatalog(Catalog):
     def seal(self, name: SegmentName, ledger: Ledger) -> SegmentName | None:
         sealed = super().seal(name, ledger)
         if sealed is not None and self.finished(sealed, ledger):
-            with contextlib.suppress(StorageError):  # sealed it is; somebody will try again to remove it
+            with contextlib.suppress(StorageError):  # it is sealed; a later call removes it
                 self.retire(sealed, ledger)
         return sealed
 
@@ -224,10 +224,10 @@ class TopicCatalog(Catalog):
         return max((held.dead() for held in self.holders(name)), default=0)
 
     def _take_away(self, name: SegmentName, ledger: Ledger) -> SegmentName | None:
-        self.labels.look_again()  # that there is no other label is not left to a word in the index
+        self.labels.look_again()  # reads the label files: a damaged word in the index must not hide a label
         if not self.finished(name, ledger):
             return None
-        self.sweep()  # segments are written off one after the other
+        self.sweep()  # segments must be written off one at a time
         gone = self._move(name, State.REMOVED)
         if gone is not None:
             if ARMED:
@@ -239,7 +239,7 @@ class TopicCatalog(Catalog):
         self.labels.write_off(name, self.path(name))
         if ARMED:
             reach("gone.all_booked")
-        fs.unlink(os.path.join(self.path(name), fmt.LEDGER_FILE))  # says that this is done
+        fs.unlink(os.path.join(self.path(name), fmt.LEDGER_FILE))  # marks the write-off as done
 
     def quarantine(self, name: SegmentName, reason: str) -> None:
         with self.structure:
@@ -256,7 +256,7 @@ class TopicCatalog(Catalog):
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
-        """While the body runs no segment goes, and what is gone is booked."""
+        """While the body runs, no segment is removed, and all removed segments are booked."""
         with self.structure:
             self.sweep()
             yield
@@ -272,7 +272,7 @@ class TopicCatalog(Catalog):
         self.labels.forget_segments(present)
 
     def make_room(self) -> bool:
-        """Drops the items of the oldest segment that has any; False if there is none, or the topic does not want that."""
+        """Drops the items of the oldest segment that has any; False if there is none or the topic is not droppable."""
         if not self._settings.droppable:
             return False
         with self.structure:

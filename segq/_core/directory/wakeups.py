@@ -1,9 +1,9 @@
-"""When those who sleep at a bell have to get up: a word that says when the first delayed item is due, as far as is known.
+"""When consumers that sleep at a bell must wake up: a word holds the time when the first known delayed item is due.
 
-The truth is in the ledgers; the word is a hint that spares everybody a look at them. Whoever delays an item sets it to an
-earlier time; whoever finds it past takes it (it is 0 then), frees what is due, and sets it to what comes next. One who dies in
-between leaves a word that is 0 though something is delayed: everybody who waits looks at the ledgers now and then as well, so
-that costs some tenths of a second.
+The ledgers hold the truth; the word is a hint that saves reading them. A consumer that delays an item sets the word to an
+earlier time. A consumer that finds the time past sets the word to 0, frees the items that are due, and sets the word to the
+next time. If it dies in between, the word stays 0 although an item is delayed. Waiting consumers also read the ledgers from
+time to time, so this costs only some tenths of a second.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from segq._core.segment.ledger_view import monotonic_ms
 
 
 class Alarm:
-    """One handle's hold on the word of the bell at which its consumers sleep."""
+    """One handle's access to this word of the bell at which its consumers sleep."""
 
     __slots__ = ("_at", "_bell", "_lock", "_words")
 
     def __init__(self, bell: Bell, index: Index) -> None:
         self._bell, self._words, self._at = bell, bell.words, bell.alarm
-        self._lock = index.lock  # held for a store or two: it keeps a later time from taking an earlier one's place
+        self._lock = index.lock  # held for a store or two: a later time must not replace an earlier one
 
     def set(self, due: int) -> None:
-        """Something is due then (monotonic milliseconds). Who would sleep through it is woken, and sleeps on for less."""
+        """Notes that an item is due at `due` (monotonic ms). Wakes consumers that would sleep too long; they sleep less."""
         words, at = self._words, self._at
         with self._lock:
             earlier = not words[at] or due < words[at]
@@ -35,12 +35,12 @@ class Alarm:
         return self._words[self._at] != 0
 
     def left(self) -> float | None:
-        """Seconds until it rings, less than 0 if it should have; None if it is not set."""
+        """Seconds until the alarm rings, negative if it is late; None if it is not set."""
         due = self._words[self._at]
         return (due - monotonic_ms()) / 1000 if due else None
 
     def rings(self) -> bool:
-        """True for one caller once the time has come: it frees what is due on behalf of all."""
+        """True for one caller when the time has come; this caller frees the due items for all."""
         words, at = self._words, self._at
         if not words[at] or words[at] > monotonic_ms():
             return False

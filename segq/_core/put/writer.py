@@ -1,12 +1,12 @@
-"""The segment that a producer appends to: its open batch, its RocksDB writer and its ledger, kept in step.
+"""The segment that a producer appends to: keeps its open batch, RocksDB writer and ledger consistent.
 
-Order of every store: the item first, then the ledger's `published` word. What is below `published` survives the process;
-what is above it never was. A half of the batch is written to RocksDB before it is reused, unless all its items are done by
-then, and a direct block before it is published, so a reader that does not find an item in the batch finds it in a block.
-Where consumers keep up, a segment never has a RocksDB instance at all, nor any of the fsyncs that making one costs.
+Every store writes the item first, then the ledger's `published` word. Items below `published` survive the process; items
+above it do not exist. A half of the batch is written to RocksDB before it is reused, unless all its items are done by then.
+A direct block is written before it is published. So a reader that does not find an item in the batch finds it in a block.
+If consumers keep up, a segment never has a RocksDB instance and saves the fsyncs of creating one.
 
-The single put's store is written out in `Producer.put` over the attributes here (`count`, `end`, `stop`, …), because a call
-would cost as much as the work.
+`Producer.put` inlines the store of a single put over the attributes here (`count`, `end`, `stop`, …), because a call would
+cost as much as the work.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from segq._core.segment.rocksdb import SegmentWriter
 _PUBLISHED, _LIMIT, _LIMIT_BYTES = int(LedgerWord.PUBLISHED), int(LedgerWord.LIMIT), int(LedgerWord.LIMIT_BYTES)
 _EMPTY_WORDS = memoryview(bytearray(64)).cast("I")
 UNLIMITED = 1 << 62
-# Large items count an eighth towards `segment_bytes`: that limit bounds the memory that reading a segment takes, and they take
-# none; what they take is disk, which is given back a segment at a time.
+# Large items count an eighth towards `segment_bytes`. That limit bounds the memory for reading a segment, and large items take
+# none of it. They take disk, which is given back one segment at a time.
 _BLOB_SHARE = 8
 _SHORTEST_SPAN = 0.1  # seconds
-_LOOKS, _LOOK_SECONDS = 25, 0.0001  # together half of what it takes to make a RocksDB instance
-_BLOB_WORTH = 16 << 20  # of disk for nothing: more than this is worth a new segment
+_LOOKS, _LOOK_SECONDS = 25, 0.0001  # together half the time of creating a RocksDB instance
+_BLOB_WORTH = 16 << 20  # bytes of disk: to free more than this, a new segment is worth its cost
 
 
 class LoadingSegment:
-    """Used under the producer's lock only.
+    """The producer's open segment. Call it only under the producer's lock.
 
-    In the current half: `count` items, `end` payload bytes; `stop` items may be in it before something else has to be
-    done first (the half is full, the segment is full, or room has to be reserved); `tick <= time() < tock` is the
-    millisecond of the current run; `base` is the index of the half's first item.
+    The current half holds `count` items and `end` payload bytes. It may hold up to `stop` items before a put needs more than
+    the store (the half or the segment is full, or room must be reserved). `tick <= time() < tock` is the millisecond of the
+    current run; `base` is the index of the half's first item.
     """
 
     __slots__ = (
@@ -52,13 +52,13 @@ class LoadingSegment:
     )  # fmt: skip
 
     def __init__(self, catalog: Catalog, loading: Loading, *, direct: bool, limited: bool, sized: bool) -> None:
-        """`direct`: every item goes to RocksDB, synced; `limited`: there is a capacity; `sized`: in bytes as well."""
+        """`direct`: every item goes to RocksDB, synced; `limited`: the queue has a capacity; `sized`: also one in bytes."""
         self._catalog, self._direct, self._sized, self.limited = catalog, direct, sized, limited
         self.name: SegmentName = loading.name
         self.path, self.ledger = loading.path, loading.ledger
         self.words = loading.ledger.words
         self.items = loading.ledger.layout.items
-        self.bytes = 0  # payload in blocks, or about to be; what a resumed segment held before does not count
+        self.bytes = 0  # payload in blocks or waiting to be written; items from before a resume do not count
         self._batch: BatchWriter | None = None
         self._blob: BlobWriter | None = None
         self._half_open = False
@@ -76,7 +76,7 @@ class LoadingSegment:
         return self.words[_PUBLISHED]
 
     def has_place(self, items: int, size: int, most_bytes: int) -> bool:
-        """Whether a segment of this size takes `items` more items of together `size` bytes."""
+        """Whether the segment can take `items` more items of `size` bytes in total; `most_bytes` is its limit."""
         published = self.published
         if self.ledger.final:
             return False
@@ -86,20 +86,20 @@ class LoadingSegment:
         return published + items <= self.items and self.bytes + self.end + weight <= most_bytes
 
     def gathers(self, count: int, size: int) -> bool:
-        """Whether a half takes these with nothing to be opened before."""
+        """Whether a half can take these items without opening anything first."""
         if not self._half_open or count > HALF_ITEMS or size > HALF_BYTES:
             return False
         fits = self.count + count <= HALF_ITEMS and self.end + size <= HALF_BYTES
         return fits or self._writer is not None or (self._batch is not None and self._batch.waiting is None)
 
     def spent(self) -> bool:
-        """Whether it holds much disk for items that are all done: time to seal it, which gives the disk back."""
+        """Whether it takes much disk for items that are all done: then seal it, which frees the disk."""
         return self._blob is not None and self._blob.size >= _BLOB_WORTH and self.ledger.done() == self.published
 
     def takes_expiring(self, ttl_ms: int) -> bool:
-        """Whether it can hold items that expire, and, where all do after the same time, is not open for too long of it.
+        """Whether it can hold items that expire, and has not been open for too much of their time to live.
 
-        Segments go as a whole: those of a tenth of the time to live keep the disk they take within a tenth of what is alive.
+        Segments are removed whole. If each spans a tenth of the time to live, expired items add only a tenth to the disk used.
         """
         if self.ledger.expires is None:
             return False
@@ -108,11 +108,11 @@ class LoadingSegment:
     # --- storing ---
 
     def append(self, items: list[bytes], size: int, ttl_ms: int = 0) -> None:
-        """Stores `items`, together `size` bytes, as one: all are published at once, or none (StorageError).
+        """Stores `items` of `size` bytes in total at once: publishes all of them, or none (StorageError).
 
-        A time to live (0: none) takes a segment that was made for items that expire.
+        A time to live (0: none) needs a segment that was created for items that expire.
 
-        The caller has made sure that the segment has place and that room is reserved.
+        The caller has checked that the segment has place, and has reserved the room.
         """
         count = len(items)
         self.ledger.allocate(self.published + count)
@@ -129,7 +129,7 @@ class LoadingSegment:
             self._gather(items, size, lengths, ttl_ms)
 
     def _spill(self, index: int, item: bytes) -> bytes:
-        """A large item's bytes go to the blob; what takes its place."""
+        """Writes a large item's bytes to the blob; returns the reference that replaces them."""
         if self._blob is None:
             self._blob = BlobWriter(self.path)
         if ARMED:
@@ -183,7 +183,7 @@ class LoadingSegment:
         self.set_stop()
 
     def _write_block(self, items: list[bytes], size: int, lengths: list[int] | None, ttl_ms: int) -> None:
-        """Straight to RocksDB: for what is too large for the batch, and for durability="power"."""
+        """Writes directly to RocksDB: items too large for the batch, and all items with durability="power"."""
         first = self.published
         self._flush()
         if ARMED:
@@ -197,7 +197,7 @@ class LoadingSegment:
             if ARMED:
                 reach("block.written")
         except BaseException:
-            self.ledger.finalize()  # the block may be in the log all the same
+            self.ledger.finalize()  # the block may be in the log nevertheless
             raise
         self.ledger.note_sizes(self.published, lengths or map(len, items))
         self._note_expiry(len(items), now, ttl_ms)
@@ -218,7 +218,7 @@ class LoadingSegment:
         return batch
 
     def _turn(self, batch: BatchWriter) -> None:
-        """The half is full (of items, bytes or runs): it waits, and on to the other one, which has waited until now."""
+        """Leaves a half that is full (of items, bytes or runs) to wait, and takes the other, after settling it."""
         if ARMED:
             reach("turn.begun")
         self._settle(batch)
@@ -240,7 +240,7 @@ class LoadingSegment:
         self.tick = self.tock = 0.0
 
     def begin_run(self, now: float, ttl_ms: int = 0) -> bool:
-        """What follows in this half was put in the millisecond of `now`; False if the half has no place for another run."""
+        """Begins a run of items put in the millisecond of `now`; False if the half has no place for another run."""
         batch, milliseconds = self._batch, int(now * 1000)
         if batch is None or not self._half_open:
             return False
@@ -252,7 +252,7 @@ class LoadingSegment:
         return True
 
     def set_stop(self) -> None:
-        """How far single puts may go on in the current half; the bytes of a segment are bounded by halves."""
+        """Sets how many single puts the current half may take; the bytes of a segment are checked once per half."""
         if not self._half_open or self._sized or self.ledger.expires is not None:
             self.stop = 0
             return
@@ -262,7 +262,7 @@ class LoadingSegment:
         self.stop = min(HALF_ITEMS, limit - self.base)
 
     def _flush(self) -> None:
-        """Settles both halves; they stay readable where they are. Raises StorageError; it can be repeated, or put to again."""
+        """Settles both halves; readers can still use them. Raises StorageError; then it can be repeated, and puts can go on."""
         batch = self._batch
         if batch is None:
             return
@@ -272,7 +272,7 @@ class LoadingSegment:
             self._settle(batch)
 
     def _settle(self, batch: BatchWriter) -> None:
-        """The half that waits becomes a block, unless nobody will read it. Raises StorageError, and it waits on."""
+        """Writes the waiting half as a block, unless no consumer will read it. Raises StorageError; then it still waits."""
         waiting = batch.waiting
         if waiting is None:
             return
@@ -290,9 +290,9 @@ class LoadingSegment:
         return self._catalog.all_done(self.name, self.ledger, begin, end)
 
     def _done_soon(self, begin: int, end: int) -> bool:
-        """Whether consumers, who have begun with these, finish them within a moment.
+        """Whether consumers have begun with these items and finish them in a moment.
 
-        It spares making a RocksDB instance, which takes several milliseconds and about nine fsyncs.
+        This saves creating a RocksDB instance, which takes several milliseconds and about nine fsyncs.
         """
         if not self._all_done(begin, begin + 1):
             return False
@@ -303,7 +303,7 @@ class LoadingSegment:
         return False
 
     def _leave_half(self, batch: BatchWriter) -> None:
-        """Nothing more goes into the current half."""
+        """Closes the current half: it takes no more items."""
         batch.count, batch.end = self.count, self.end
         batch.close_half()
         self.bytes += self.end
@@ -318,27 +318,27 @@ class LoadingSegment:
         try:
             self._writer.write(first, block, sync=self._direct)
         except BaseException:
-            self._writer = None  # it refuses every further write; the next attempt opens it again
+            self._writer = None  # it refuses further writes; the next attempt opens it again
             raise
 
     # --- reserved room (capacity) ---
 
     @property
     def unused(self) -> int:
-        """Items that may still be published with the room reserved."""
+        """How many more items the reserved room allows."""
         return self.words[_LIMIT] - self.published
 
     def unused_bytes(self) -> int:
         return self.words[_LIMIT_BYTES] - self.ledger.published_bytes()
 
     def reserve(self, items: int, size: int) -> None:
-        """Under the index's lock."""
+        """Reserves room for more items. Under the index's lock."""
         self.words[_LIMIT] = max(self.words[_LIMIT], self.published) + items
         self.words[_LIMIT_BYTES] = max(self.words[_LIMIT_BYTES], self.ledger.published_bytes()) + size
         self.set_stop()
 
     def give_back_room(self) -> None:
-        """Under the index's lock."""
+        """Gives back the unused room. Under the index's lock."""
         self.words[_LIMIT] = self.published
         self.words[_LIMIT_BYTES] = self.ledger.published_bytes()
         self.set_stop()
@@ -346,7 +346,7 @@ class LoadingSegment:
     # --- the end ---
 
     def seal(self) -> None:
-        """Everything into RocksDB, then a new name. Raises StorageError; the items stay readable and it can be repeated."""
+        """Writes all items to RocksDB and renames the segment. Raises StorageError: items stay readable; it can be repeated."""
         if ARMED:
             reach("seal.begun")
         self._flush()
@@ -362,7 +362,7 @@ class LoadingSegment:
         self.close()
 
     def disown(self) -> None:
-        """The disk refuses to let us seal: whoever comes next does it."""
+        """Gives up the segment after a disk error while sealing: the next recovery seals it."""
         self.ledger.adopt(0, self.ledger.epoch)
         self.close()
 

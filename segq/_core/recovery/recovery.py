@@ -1,8 +1,8 @@
-"""What the dead held is given to the living: loading segments sealed, claims freed, slots forgotten.
+"""Recovery from dead owners: seal their loading segments, free their claims, remove their slots.
 
-Runs when a queue is opened, about twice a second while anybody waits or works, and from `check`; one handle does it on behalf
-of all. Every step can be repeated: a rescuer may die as well. An owner counts as dead only while its kernel lock is held by
-us; an owner that a ledger names but that has no file was forgotten by an earlier rescue that died half-way.
+Recovery runs when a queue is opened, about twice a second while any handle waits or works, and in `check`; one handle does it
+for all. Every step can be repeated, because the recovering process may die as well. An owner counts as dead only while we hold
+its kernel lock. If a ledger names an owner that has no file, an earlier recovery removed the file and died before it ended.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ log = logging.getLogger("segq")
 
 
 def rescue(catalog: Catalog, own: int) -> int:
-    """Looks at every owner but `own`, and settles what the dead ones held.
+    """Checks every owner except `own`, and frees what dead owners held.
 
-    Returns how many were dead; among them those who had the dead letters open, which is for whoever can open them to settle.
+    Returns how many owners were dead. It counts, but does not recover, dead owners of the dead letters: the caller does that.
     """
     queue, found = catalog.queue, 0
     for slot in owners.slots(queue):
@@ -51,7 +51,7 @@ def rescue(catalog: Catalog, own: int) -> int:
 
 
 def rescue_orphans(catalog: Catalog) -> None:
-    """Settles what belongs to slots that nobody has. Under the structure lock, so that no slot is just being taken."""
+    """Recovers what belongs to slots without an owner. Under the structure lock, so that no slot is taken meanwhile."""
     queue = catalog.queue
     _set_aside_strangers(queue)
     taken = set(owners.slots(queue))
@@ -70,17 +70,17 @@ def rescue_orphans(catalog: Catalog) -> None:
 
 
 def _begin_boot(catalog: Catalog) -> None:
-    """Once a boot: what was sealed in an earlier one is made to agree with itself. Under the structure lock.
+    """Once per boot: makes segments sealed in an earlier boot consistent. Under the structure lock.
 
-    Each page of a ledger, and each name, may be as old as it likes: a claim may be that of a slot that nobody has, so nobody
-    would free; `next` may lie beyond items that were never claimed. Acknowledgements that reached the disk stay.
+    After power loss, each page of a ledger and each name may be of any age. A claim may name a slot without an owner, so no
+    process would free it; `next` may lie beyond items that were never claimed. Acks that reached the disk stay.
     """
     boot, words = owners.boot_epoch(), catalog.index.words
     if words[IndexWord.BOOT] == boot:
         return
     for name in catalog.listed():
         ledger = _ledger(catalog, name) if name.state is not State.LOADING else None
-        if ledger is None:  # whoever comes to it makes it anew
+        if ledger is None:  # the next consumer rebuilds it
             continue
         try:
             if ledger.epoch != boot:
@@ -100,7 +100,7 @@ def _begin_boot(catalog: Catalog) -> None:
 
 def _settle_sealed(catalog: Catalog, name: SegmentName, ledger: Ledger) -> None:
     path = catalog.path(name)
-    if not ledger.sealed:  # its name is younger than what the disk has of its ledger
+    if not ledger.sealed:  # its name on disk is newer than its ledger on disk
         reader = SegmentReader(path, None)
         try:
             logged = reader.logged()
@@ -112,7 +112,7 @@ def _settle_sealed(catalog: Catalog, name: SegmentName, ledger: Ledger) -> None:
 
 
 def _begin_anew(catalog: Catalog, name: SegmentName, ledger: Ledger) -> None:
-    """Nobody has anything of a segment, and its name and its ledger say the same."""
+    """Forgets all claims in a segment, and makes its name agree with its ledger."""
     ledger.words[LedgerWord.CHOSEN] = 0
     for held in catalog.holders(name):
         held.forget_claims()
@@ -120,7 +120,7 @@ def _begin_anew(catalog: Catalog, name: SegmentName, ledger: Ledger) -> None:
 
 
 def _set_aside_strangers(queue: str) -> None:
-    """What is called like a segment or an owner's file and is another kind of thing goes to quarantine."""
+    """Moves to quarantine whatever has the name of a segment or an owner's file but is not one."""
     for entry in fs.listing(queue):
         if fmt.parse_segment(entry) and not _is(stat.S_ISDIR, os.path.join(queue, entry)):
             fs.quarantine(queue, entry, "not a directory")
@@ -137,9 +137,9 @@ def _is(kind: Callable[[int], bool], path: str) -> bool:
 
 
 def put_right(catalog: Catalog) -> int:
-    """Frees what is held by slots that nobody has, and mends ledgers whose words do not agree. Under the structure lock.
+    """Frees claims of slots without an owner, and repairs ledgers whose words do not agree. Under the structure lock.
 
-    Done when a queue is opened that nobody else has open: the machine may have gone down with it.
+    Runs when the first handle opens a queue: the machine may have gone down while the queue was open.
     """
     living, freed = set(owners.slots(catalog.queue)), 0
     for name in catalog.listed():
@@ -154,7 +154,7 @@ def put_right(catalog: Catalog) -> int:
 
 
 def _seal_by_name(catalog: Catalog, name: SegmentName) -> None:
-    """A sealed segment whose ledger was not written to the disk before power was lost, or was damaged, and says otherwise."""
+    """Seals the ledger of a segment sealed by name: power loss or damage can leave a ledger that is not sealed."""
     ledger, path = _ledger(catalog, name), catalog.path(name)
     if ledger is None:
         return
@@ -167,16 +167,16 @@ def _seal_by_name(catalog: Catalog, name: SegmentName) -> None:
                 reader.close()
             ledger.seal()
     except (DamagedError, StorageError) as error:
-        log.warning("%s: %s", path, error, extra={"segment": str(name)})  # whoever comes to consume it finds out
+        log.warning("%s: %s", path, error, extra={"segment": str(name)})  # the next consumer of it meets the error
     finally:
         ledger.close()
 
 
 def release(catalog: Catalog, slot: int, holders: Callable[[SegmentName], Iterator[Ledger]]) -> int:
-    """Frees everything that `slot` holds, in all segments; returns how many items. Under the structure lock."""
+    """Frees all claims of `slot` in all segments; returns how many items. Under the structure lock."""
     freed = 0
     for name in catalog.listed():
-        if name.state is State.READY:  # nothing is claimed in a segment of that name
+        if name.state is State.READY:  # nothing is claimed in a ready segment
             continue
         for ledger in holders(name):
             freed += ledger.release(slot)
@@ -186,7 +186,7 @@ def release(catalog: Catalog, slot: int, holders: Callable[[SegmentName], Iterat
 
 
 def _settle(catalog: Catalog, slot: int) -> None:
-    """Under the structure lock, with the owner proved dead."""
+    """Recovers one owner. Under the structure lock; the owner is proven dead."""
     if ARMED:
         reach("rescue.begun")
     record = owners.record(catalog.queue, slot)
@@ -208,7 +208,7 @@ def _settle(catalog: Catalog, slot: int) -> None:
         reach("rescue.freed")
     catalog.index.clear_owner(slot)
     catalog.index.add(IndexWord.REDELIVERED, freed)
-    if settled:  # else (disk full) its name stays on the list, and the next rescue tries again
+    if settled:  # else (disk full) its file stays, and the next recovery tries again
         catalog.index.add(IndexWord.RESCUES, 1)
         owners.forget_slot(catalog.queue, slot)
     catalog.sweep()
@@ -229,7 +229,7 @@ def _settle(catalog: Catalog, slot: int) -> None:
 
 
 def _mend_ledgers(catalog: Catalog) -> None:
-    """In a topic, what a dead one held is in labels' ledgers, which cannot be read without the producer's."""
+    """In a topic, rebuilds producers' ledgers: without them the labels' ledgers, which note claims, cannot be read."""
     for name in catalog.listed():
         if not catalog.labelled or name.state is not State.CHOSEN:
             continue
@@ -243,10 +243,10 @@ def _mend_ledgers(catalog: Catalog) -> None:
 
 
 def _nobodys(catalog: Catalog, name: SegmentName, *, living: set[int]) -> bool:
-    """Whether a loading segment that has no (readable) ledger to say whose it is belongs to nobody alive.
+    """Whether a loading segment without a readable ledger belongs to no living owner.
 
-    Creation holds the structure lock, as we do, until the ledger is there. So one in which nothing was stored was left by a
-    death in the middle of that. One with items has lost its ledger: it may still be written to, unless nobody is left.
+    Creation holds the structure lock until the ledger exists, and we hold that lock now. So a segment without items was left
+    by a process that died during creation. One with items lost its ledger; a producer may write to it if any owner lives.
     """
     path = catalog.path(name)
     return not living or not any(os.path.lexists(os.path.join(path, part)) for part in (fmt.BATCH_FILE, "CURRENT"))
@@ -260,10 +260,10 @@ def _ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
 
 
 def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) -> bool:
-    """Seals the loading segment of a producer that is dead; False if that has to be tried again. Under the structure lock.
+    """Seals the loading segment of a dead producer; False if it must be tried again. Under the structure lock.
 
-    Idempotent. What cannot be read goes to quarantine; on a full disk the segment stays as it is, its items can still be
-    read from the batch, and the next rescue tries again.
+    Idempotent. An unreadable segment goes to quarantine. On a full disk the segment stays as it is: consumers can still read
+    its items from the batch, and the next recovery tries again.
     """
     path = catalog.path(name)
     if in_hand(os.path.join(path, fmt.BATCH_FILE)):
@@ -293,7 +293,7 @@ def seal_for_dead(catalog: Catalog, name: SegmentName, ledger: Ledger | None) ->
 
 
 def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
-    """Writes what only the open batch holds into RocksDB."""
+    """Writes the items that only the open batch holds into RocksDB."""
     published = ledger.published
     try:
         batch: BatchReader | None = BatchReader(os.path.join(path, fmt.BATCH_FILE))
@@ -310,7 +310,7 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
     try:
         flushed = writer.flushed()
         pieces = batch.unflushed(flushed, published, same_boot=same_boot) if batch is not None else []
-        if any(first < flushed < stop for first, stop, _ in pieces):  # it would take the place of a block that is whole
+        if any(first < flushed < stop for first, stop, _ in pieces):  # it would overwrite an intact block
             reason = f"holds items from {pieces[0][0]} on, of which {flushed} are in blocks"
             fs.quarantine(os.path.dirname(path), os.path.join(os.path.basename(path), fmt.BATCH_FILE), reason)
             pieces, same_boot = [], False
@@ -326,13 +326,13 @@ def _flush_batch(path: str, ledger: Ledger, *, same_boot: bool) -> None:
 
 
 def believe_the_log(path: str, ledger: Ledger, logged: Logged) -> None:
-    """After loss of power: what is in RocksDB's log is there, whatever the ledger says; what is not is lost."""
+    """After power loss, RocksDB's log decides: items in it exist, whatever the ledger says; all others are lost."""
     published, flushed = ledger.published, min(logged.end, ledger.layout.items)
     if flushed > published:
         ledger.allocate(flushed)
     if ledger.expires is not None:
         for i, at in enumerate(logged.expires[:flushed]):
-            if at != NEVER or not ledger.expires[i]:  # a block that was not written, its items being done, says nothing
+            if at != NEVER or not ledger.expires[i]:  # a block not written, because its items were done, has no expiry
                 ledger.note_expiry(i, 1, at)
     ledger.note_sizes(0, logged.lengths[:flushed])
     if flushed < published:
@@ -345,9 +345,9 @@ def believe_the_log(path: str, ledger: Ledger, logged: Logged) -> None:
 
 
 def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
-    """A new ledger for a segment that has none or a damaged one: all items of its blocks free (so, delivered again).
+    """Makes a new ledger for a segment whose ledger is missing or damaged. All items in its blocks are free (delivered again).
 
-    None if there was nothing to keep. Under the structure lock; nobody may be appending. Raises DamagedError.
+    None if there was nothing to keep. Under the structure lock; no producer may be appending. Raises DamagedError.
     """
     path = catalog.path(name)
     logged = Logged([], [])
@@ -372,7 +372,7 @@ def rebuild_ledger(catalog: Catalog, name: SegmentName) -> Ledger | None:
     if os.path.lexists(place):
         fs.quarantine(catalog.queue, os.path.join(str(name), fmt.LEDGER_FILE), "not a ledger")
     flags = catalog.flags if min(expires, default=NEVER) == NEVER else catalog.flags | LedgerFlag.EXPIRES
-    unfinished = f"{place}{fmt.UNFINISHED}"  # one that says nothing yet would say that there are no items
+    unfinished = f"{place}{fmt.UNFINISHED}"  # hides the ledger while it is incomplete: an empty one would mean no items
     fs.unlink(unfinished)
     ledger = Ledger.create(unfinished, max(end, catalog.items), flags, 0, owners.boot_epoch())
     ledger.allocate(end)

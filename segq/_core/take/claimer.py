@@ -1,6 +1,6 @@
-"""Claiming: mark a range of items in the ledger of the segment whose turn it is, read them, decode them.
+"""Claiming: mark a range of items in the ledger of the next segment in turn, read them, decode them.
 
-What cannot be read or decoded never stops the queue: it is set aside, with the reason, and the next is tried.
+An item that cannot be read or decoded never stops the queue: the claimer sets it aside with the reason and tries the next.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from segq._core.take.reader import SegmentView
 log = logging.getLogger("segq")
 
 _SHUTDOWN = int(IndexWord.SHUTDOWN)
-_TURN_SECONDS = 0.25  # how long a consumer stays with one lineage while others have items
+_TURN_SECONDS = 0.25  # a consumer stays this long with one lineage while other lineages have items
 _AGAIN_MS = 1000  # before the next attempt to move an item to the dead letters
-_FEW = 4  # up to so many items are taken one by one for less than it takes to claim them together
-_VAIN = 5  # a segment that is renamed meanwhile makes a read fail once or twice
+_FEW = 4  # taking up to this many items one by one is cheaper than claiming them together
+_VAIN = 5  # failed reads in a row; a rename during the read causes only one or two
 
 
 class Claimer:
-    """Used under the consumer's lock only."""
+    """Claims and reads items for one consumer. Call it only under the consumer's lock."""
 
     def __init__(
         self, catalog: Catalog, shelf: Shelf, by: Claimant, pace: Pace, settings: Settings,
         loads: Callable[[bytes], Any] | None, burial: Burial,
     ) -> None:  # fmt: skip
-        """`loads`: None when items are handed out as the bytes they were stored as."""
+        """`loads`: the deserializer; None to hand out the stored bytes."""
         self._catalog, self._shelf, self._by, self._pace, self._burial = catalog, shelf, by, pace, burial
         self._serializer, self._loads, self._max_deliveries = settings.serializer, loads, settings.max_deliveries
         self._bell, self._words = by.bell, catalog.index.words
         self._turn_began = 0.0
 
     def next(self, count: int) -> ClaimedItems | None:
-        """Up to `count` items of the segment whose turn it is, claimed and read; None if no item is free."""
+        """Claims and reads up to `count` items of the next segment in turn; None if no item is free."""
         if self._words[_SHUTDOWN] == 2:
             return None
         now, shelf = time.monotonic(), self._shelf
@@ -70,9 +70,9 @@ class Claimer:
         return None
 
     def fresh(self, now: float) -> tuple[SegmentView, int, Any] | None:
-        """The item to come next, looked at and not claimed, if there are few and it takes no more than a copy and decoding.
+        """Reads the next item without claiming it, if few items wait and a copy and decoding are enough to read it.
 
-        So it is for a consumer that keeps up, which spares it most of what claiming several takes. None: `next` knows.
+        This is the case for a consumer that keeps up; it saves most of the cost of a claim. None: call `next` instead.
         """
         view = self._shelf.at_hand
         if view is None or now - self._turn_began >= _TURN_SECONDS or self._words[_SHUTDOWN] == 2:
@@ -82,11 +82,11 @@ class Claimer:
             return None
         try:
             return view, i, self._loads(data) if self._loads is not None else data
-        except Exception:  # whatever a deserializer raises; `next` meets it again, and sets the item aside
+        except Exception:  # any error of a deserializer; `next` meets it again and sets the item aside
             return None
 
     def at_ease(self) -> bool:
-        """Whether `next` has nothing to open: it takes some ten microseconds then, and some ten milliseconds otherwise."""
+        """Whether `next` needs to open nothing: then it takes about ten microseconds, otherwise about ten milliseconds."""
         shelf, view = self._shelf, self._shelf.at_hand
         if view is not None and time.monotonic() - self._turn_began < _TURN_SECONDS and not self._catalog.stale():
             ledger = view.ledger
@@ -95,7 +95,7 @@ class Claimer:
         return shelf.at_ease()
 
     def span(self, view: SegmentView, count: int) -> tuple[int, int] | None:
-        """Claims up to `count` neighbours in one segment, and reads nothing."""
+        """Claims up to `count` adjacent items in one segment without reading them."""
         ledger = view.ledger
         if ledger.must_be_chosen():
             self._catalog.choose(view.name, ledger)
@@ -111,11 +111,11 @@ class Claimer:
                     continue
                 values = self._decoded(view, begin, raw)
             except DamagedError as error:
-                if self._catalog.locate(view.name) is None:  # dropped, or expired as a whole
+                if self._catalog.locate(view.name) is None:  # the whole segment was dropped or has expired
                     return None
                 vain = 0 if self._salvage(view, begin, end, error, last=vain == _VAIN) else vain + 1
                 continue
-            except BaseException:  # the user's serializer ran: anything may come, KeyboardInterrupt too
+            except BaseException:  # the user's serializer can raise anything, KeyboardInterrupt too
                 view.ledger.give_back(begin, end, self._by.slot)
                 raise
             if len(values) != len(raw):
@@ -127,9 +127,9 @@ class Claimer:
         return None
 
     def _moved(self, view: SegmentView, begin: int, end: int, raw: list[bytes], runs: list[Runs]) -> bool:
-        """Whether some of the range go to the dead letters, or have gone there already; the others are given back then.
+        """Moves exhausted items of the range to the dead letters; True if any was moved, earlier or now, or must be retried.
 
-        What cannot be moved now (the disk is full, say) must not be in the way of the rest: it is tried again in a while.
+        If True, the other items are free again. An item that cannot be moved now (disk full, say) is retried later.
         """
         ledger, slot, most = view.ledger, self._by.slot, self._max_deliveries
         begun = set(ledger.moves(begin, end)) if ledger.moving else set[int]()
@@ -163,20 +163,20 @@ class Claimer:
         return gone
 
     def decoded_or_nothing(self, raw: list[bytes]) -> list[Any]:
-        """The values, or none of them if one cannot be decoded (for a look that changes nothing)."""
+        """The decoded values, or an empty list if one cannot be decoded (for a read-only look)."""
         try:
             return [self._loads(data) for data in raw] if self._loads is not None else list(raw)
-        except Exception:  # whatever a deserializer raises
+        except Exception:  # any error of a deserializer
             return []
 
     def _decoded(self, view: SegmentView, begin: int, raw: list[bytes]) -> list[Any]:
-        """The values; none if some cannot be decoded: those go to quarantine, the others are given back for a new claim."""
+        """The decoded values; empty if any cannot be decoded: those go to quarantine, the others are free again."""
         loads = self._loads
         if loads is None:
             return raw
         try:
             return [loads(data) for data in raw]
-        except Exception:  # whatever a deserializer raises; found out below for which item
+        except Exception:  # any error of a deserializer; the loop below finds the item
             log.debug("decoding item by item", exc_info=True)
         for i, data in enumerate(raw, begin):
             try:
@@ -191,11 +191,11 @@ class Claimer:
         return []
 
     def _salvage(self, view: SegmentView, begin: int, end: int, error: DamagedError, *, last: bool) -> int:
-        """Something in the range cannot be read: that is marked dead, the rest given back.
+        """Marks the unreadable items of the range dead and gives back the rest. Returns how many it marked.
 
-        In a sealed segment all that lies before the next whole block is marked in one go; in one that is still written to, no
-        more than was claimed. Where each can be read and all together cannot, time and again, a damaged open batch contradicts
-        itself: the `last` time all of them are marked. Returns how many.
+        In a sealed segment it marks all items before the next whole block at once; in a loading segment, only claimed items.
+        A damaged open batch can contradict itself: each item can be read alone, but never all together. At the `last`
+        attempt, all of them are marked dead.
         """
         i, ledger, dead = begin, view.ledger, 0
         while i < end:

@@ -25,15 +25,15 @@ log = logging.getLogger("segq")
 
 _HANDED_STATE, _DONE_STATE = HANDED[0], DONE[0]
 _ROOM_SLEEPERS = int(IndexWord.ROOM_SLEEPERS)
-AHEAD_SECONDS = 0.002  # a consumer claims about this much work at a time: a slow one must not hoard what others could do
+AHEAD_SECONDS = 0.002  # work claimed at a time: a slow consumer must not hold items that others could process
 MOST_AT_ONCE = 4096
-AHEAD_BYTES = 4 << 20  # bounds the memory that what is claimed ahead takes
+AHEAD_BYTES = 4 << 20  # limit of the memory for items claimed ahead
 _NONE_LEFT: deque[tuple[int, Any]] = deque(maxlen=0)
-_GROWTH = 8  # at most so many times the last claim, so that one quick item does not make the next claim a large one
+_GROWTH = 8  # a claim is at most this many times the last one: one quick item must not cause a large claim
 
 
 class Claimant:
-    """In whose name items are claimed: what all claims of one consumer have in common."""
+    """The consumer that claims: the data that all its claims share."""
 
     __slots__ = (
         "alarm", "bell", "closed", "index", "lease", "max_deliveries", "on_rejected", "on_settled", "owner", "slot", "words",
@@ -44,7 +44,7 @@ class Claimant:
         on_settled: weakref.WeakMethod[Callable[[SegmentName], None]],
         on_rejected: weakref.WeakMethod[Callable[[ClaimedItems, int, int, str], bool]],
     ) -> None:  # fmt: skip
-        self.owner = owner  # alive as long as a message is out, even if its handle was dropped
+        self.owner = owner  # stays alive as long as a message is unsettled, even if its handle was dropped
         self.slot, self.index, self.bell, self.alarm = owner.slot, index, bell, Alarm(bell, index)
         self.lease, self.max_deliveries = settings.lease, settings.max_deliveries
         self.on_settled, self.on_rejected, self.words = on_settled, on_rejected, index.words
@@ -55,11 +55,11 @@ class Claimant:
 
 
 class ClaimedItems:
-    """Items begin … end-1 of one segment, claimed, with their `values`; once offered, those in `left` are not handed out yet.
+    """The claimed items begin … end-1 of one segment and their `values`; after `offer`, `left` holds those not handed out yet.
 
-    `left` is a deque of (index, value); taking from it is atomic, so a thread that gets and the keeper that gives back
-    never have the same item. `gets_offset` + index is the handle's total of gets once that item is taken. `final` is the
-    index of the segment's last item, if it is among these and the segment is sealed: whoever takes it tidies up.
+    `left` is a deque of (index, value). Taking from it is atomic: a thread in `get` and the keeper thread never take the
+    same item. `gets_offset` + index is the handle's total of gets after that item is taken. `final` is the index of the
+    segment's last item, if this claim has it and the segment is sealed: the thread that takes it retires the segment.
     """
 
     __slots__ = ("begin", "by", "contested", "deliveries", "end", "final", "gets_offset", "ledger", "left", "loaded_at", "name",
@@ -73,10 +73,10 @@ class ClaimedItems:
         self.states, self.owners, self.deliveries = ledger.states, ledger.owners, ledger.deliveries
         self.contested = ledger.contested
         self.left: deque[tuple[int, Any]] = _NONE_LEFT
-        self.unsettled = 0  # messages out; only a hint when to look whether the segment is complete
+        self.unsettled = 0  # unsettled messages; only a hint for when to check whether the segment is complete
 
     def offer(self, gets_before: int) -> None:
-        """Puts the items where threads take them one by one."""
+        """Makes the items available for threads to take one by one."""
         begin, ledger = self.begin, self.ledger
         self.final = self.end - 1 if ledger.sealed and self.end == ledger.published else -1
         self.gets_offset = gets_before + 1 - begin
@@ -86,7 +86,7 @@ class ClaimedItems:
 
     @classmethod
     def nothing(cls) -> ClaimedItems:
-        """Stands in when nothing is claimed."""
+        """An empty claim, used when nothing is claimed."""
         claimed = cls.__new__(cls)
         claimed.begin = claimed.end = 0
         claimed.left = deque()
@@ -95,10 +95,10 @@ class ClaimedItems:
         return claimed
 
     def gets_total(self) -> int:
-        """The handle's total of gets once all of these are taken."""
+        """The handle's total of gets after all these items are taken."""
         return self.gets_offset + self.end - 1
 
-    # --- what a message asks (see `message.Claim`) ---
+    # --- called by a message (see `message.Claim`) ---
 
     def identity(self, i: int) -> str:
         return f"{self.name.identity}-{i}"
@@ -113,7 +113,7 @@ class ClaimedItems:
         if self.contested:
             if not self.ledger.settle(i, by.slot, delivery):
                 return False
-        else:  # as `settle` does it, without the call
+        else:  # `settle` inlined, to save the call
             states = self.states
             if ARMED:
                 reach("ack.begun")
@@ -138,7 +138,7 @@ class ClaimedItems:
         if by.max_deliveries is not None and delivery >= by.max_deliveries:
             try:
                 return self.reject(i, delivery, spent_reason(delivery, reason))
-            except QueueError as error:  # whoever comes to claim it tries again
+            except QueueError as error:  # the next consumer to claim it tries again
                 log.warning("%s cannot be moved to the dead letters yet: %s", self.identity(i), error)
         if delay:
             due = monotonic_ms() + math.ceil(delay * 1000)
@@ -163,13 +163,13 @@ class ClaimedItems:
 
 
 def spent_reason(deliveries: int, last: str = "") -> str:
-    """Why an item that came back every time is given up."""
+    """The reason stored with an item that exceeded its deliveries."""
     times = "once" if deliveries == 1 else f"{deliveries} times"
     return f"handed out {times} and not acknowledged" + (f"; at last: {last}" if last else "")
 
 
 class Pace:
-    """How many items to claim: about `AHEAD_SECONDS` of this consumer's work, going by how long the last ones took."""
+    """How many items to claim: about `AHEAD_SECONDS` of this consumer's work, estimated from its last items."""
 
     __slots__ = ("_count", "_fixed", "_most", "_per_item")
 
@@ -180,13 +180,13 @@ class Pace:
         self._most = MOST_AT_ONCE
 
     def saw(self, size: int) -> None:
-        """An item of the last claim had this many bytes: large ones are not taken ahead in numbers."""
+        """Records the size of an item of the last claim: fewer large items are claimed ahead."""
         self._most = max(1, min(MOST_AT_ONCE, AHEAD_BYTES // (size or 1)))
 
     def took(self, seconds: float, items: int) -> None:
-        """The consumer spent this long with the last claim, waiting excluded."""
+        """Records how long the consumer worked on the last claim, without waiting."""
         per_item = max(seconds / items, 1e-7)
-        # Slower at once, faster by halves: one slow item says more about the next than one quick one.
+        # Slow down at once, speed up by halves: one slow item predicts the next better than one quick item.
         self._per_item = per_item if per_item > self._per_item else (self._per_item + per_item) / 2
 
     def count(self) -> int:

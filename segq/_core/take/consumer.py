@@ -1,6 +1,6 @@
-"""Getting: hand out claimed items one by one, claim more when they are gone, wait when there are none.
+"""Getting: hand out claimed items one by one, claim more when they are used up, wait when the queue is empty.
 
-What is claimed, and read, is `claimer`'s business; which segments are open, `shelf`'s.
+`claimer.py` claims and reads the items; `open_segments.py` keeps the segments open.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from segq._core.take.open_segments import Shelf
 
 _ROOM_SLEEPERS, _SHUTDOWN = int(IndexWord.ROOM_SLEEPERS), int(IndexWord.SHUTDOWN)
 _HANDED_STATE, _DONE_STATE = HANDED[0], DONE[0]
-_VAIN = 1000  # looks in a row that promised something and claims that got nothing: a damaged ledger contradicts itself
+_VAIN = 1000  # looks in a row that saw a free item and claims that got none: the ledger is damaged
 
 
 Run = tuple[ClaimedItems, int, list[Any], bool]
-"""Neighbours taken together: their claim, the index of the first, the values, whether they were offered to `get` before."""
+"""Adjacent items taken together: their claim, index of the first, values, whether `get` could already take them."""
 
 
 class Consumer:
-    """The getting half of a handle. Threads take turns under one lock to claim; taking a claimed item needs none."""
+    """The consumer half of a handle. Threads claim under one lock; taking a claimed item needs no lock."""
 
     def __init__(
         self, catalog: Catalog, bell: Bell, owner: Owner, settings: Settings, loads: Callable[[bytes], Any] | None,
         prefetch: int | None, keeper: Keeper, burial: Burial, *, oldest_first: bool = False,
     ) -> None:  # fmt: skip
-        """`bell`: where to sleep. `loads`: None when items are handed out as the bytes they were stored as."""
+        """`bell`: where waiting threads sleep. `loads`: the deserializer; None to hand out the stored bytes."""
         self.bell = self._bell = bell
         self._catalog, self._index, self._keeper = catalog, catalog.index, keeper
         self._words = catalog.index.words
@@ -63,10 +63,10 @@ class Consumer:
         self._shelf.oldest_first = oldest_first
         self._caretaker = Caretaker(catalog, self._shelf, self._by, burial)
         self._claimer = Claimer(catalog, self._shelf, self._by, self._pace, settings, loads, burial)
-        #: what removes finished segments; None: whoever comes
+        #: runs the removal of finished segments; None: the thread that finishes one removes it
         self.elsewhere: Callable[[Callable[[], None]], None] | None = None
-        self._gets_total = 0  # items handed out by get, all of the finished claims
-        self._had_fresh_at = 0.0  # when `get` handed out the last item, if it took that alone
+        self._gets_total = 0  # items of finished claims that `get` handed out
+        self._had_fresh_at = 0.0  # when `get` handed out the last item, if it took that item alone
         self._vain = 0
         self._nothing = self._claimed = ClaimedItems.nothing()
         keeper.add(self)
@@ -80,13 +80,13 @@ class Consumer:
         except IndexError:
             i, value, claimed = self._take_next(block, timeout)
         while claimed.contested and claimed.ledger.settle_claimed(i, i + 1, self._slot) is not None:
-            i, value, claimed = self._take_next(block, timeout)  # its time ran out in our hands
+            i, value, claimed = self._take_next(block, timeout)  # lost: lease ran out, expired or dropped
         if i < 0:
-            return value  # it was taken alone, and is settled
+            return value  # taken alone by `_take_fresh`, and already settled
         words, total = self._words, claimed.gets_offset + i
         if ARMED:
             reach("get.taken")
-        if words[self._gets_at] < total:  # threads may come here out of order
+        if words[self._gets_at] < total:  # threads may arrive here out of order
             words[self._gets_at] = total
         claimed.states[i] = _DONE_STATE
         if ARMED:
@@ -104,7 +104,7 @@ class Consumer:
         return found
 
     def got(self, taken: list[Run]) -> list[Any]:
-        """The values of what `take_many` claimed, now acknowledged; none, if their time ran out meanwhile."""
+        """Acks what `take_many` claimed; returns the values, without items lost since (lease, expiry, drop)."""
         found: list[Any] = []
         words, gets_at = self._words, self._gets_at
         for claimed, begin, values, offered in taken:
@@ -122,7 +122,7 @@ class Consumer:
 
     def receive(self, block: bool = True, timeout: float | None = None) -> Message:
         while True:
-            with self._lock:  # the item must not be counted as got by whoever finishes this claim
+            with self._lock:  # the thread that finishes this claim must not count the item as a get
                 claimed = self._claimed
                 try:
                     i, value = claimed.take()
@@ -135,7 +135,7 @@ class Consumer:
                 delivery = claimed.ledger.hand(i, self._slot, self._by.deadline())
                 if not delivery:
                     continue
-            else:  # as `hand` does it, without the call
+            else:  # `hand` inlined, to save the call
                 claimed.states[i] = _HANDED_STATE
                 if ARMED:
                     reach("receive.handed")
@@ -151,7 +151,7 @@ class Consumer:
         return messages
 
     def received(self, taken: list[Run]) -> list[Message]:
-        """Messages of what `take_many` claimed; none, if their time ran out meanwhile."""
+        """Messages of what `take_many` claimed, without items lost since (lease, expiry, drop)."""
         messages: list[Message] = []
         for claimed, begin, values, offered in taken:
             if offered:
@@ -190,13 +190,13 @@ class Consumer:
                         values += self._claimer.decoded_or_nothing(view.read(i, i + 1)[0])
                     except DamagedError:
                         continue
-                if known is None:  # a peek over a thousand segments must not keep a thousand readers
+                if known is None:  # a peek over a thousand segments must not keep a thousand readers open
                     view.close()
                     view.ledger.close()
         return values
 
     def purge(self) -> int:
-        """Drops every item that nobody has claimed; returns how many."""
+        """Drops every item that no consumer has claimed; returns how many."""
         dropped = 0
         with self._lock:
             self._refuse_if_closed()
@@ -235,7 +235,7 @@ class Consumer:
             self._wait(block, deadline)
 
     def _take_fresh(self) -> tuple[Any] | None:
-        """One of the few items that wait, taken and acknowledged in a step, where that is simple."""
+        """Takes and acks one item in one step, if few items wait and no claim is needed."""
         claimed, caretaker = self._claimed, self._caretaker
         if claimed.left or self._by.closed:
             return None
@@ -256,13 +256,13 @@ class Consumer:
             return None
         self._gets_total, self._had_fresh_at = total, now
         if view.ledger.available():
-            self._bell.ring()  # what is left may be for another
+            self._bell.ring()  # the rest may be for another consumer
         if self._words[_ROOM_SLEEPERS]:
             self._index.freed()
         return (value,)
 
     def _replenished(self) -> ClaimedItems:
-        """What is claimed; more of it, if nothing was left."""
+        """The current claim; a new one if the current one is used up."""
         claimed = self._claimed
         if not claimed.left:
             self._refuse_if_closed()
@@ -275,7 +275,7 @@ class Consumer:
         return claimed
 
     def take_many(self, most: int, block: bool, timeout: float | None) -> list[Run]:
-        """Up to `most` items, claimed and not settled, as runs of neighbours; waits for the first."""
+        """Claims up to `most` items and settles none; returns runs of adjacent items. Waits for the first item."""
         deadline = None if timeout is None else time.monotonic() + timeout
         runs: list[Run] = []
         while True:
@@ -285,7 +285,7 @@ class Consumer:
                     self._collect(runs, most)
             except BaseException as error:
                 if runs and isinstance(error, StorageError):
-                    return runs  # the disk will say so again at the next call
+                    return runs  # the next call meets the same disk error
                 self.put_back(runs)
                 raise
             if runs:
@@ -293,14 +293,14 @@ class Consumer:
             self._wait(block, deadline)
 
     def put_back(self, taken: list[Run]) -> None:
-        """Frees what `take_many` claimed, in the order it was in; no delivery is counted."""
+        """Frees what `take_many` claimed, in its old order; this counts no delivery."""
         for claimed, begin, values, _ in taken:
             claimed.ledger.give_back(begin, begin + len(values), self._slot)
         self._bell.ring()
 
     def _collect(self, runs: list[Run], most: int) -> None:
         found, claimed = 0, self._claimed
-        while found < most:  # what lies ready for `get` comes first; its threads go on taking from it meanwhile
+        while found < most:  # first the items ready for `get`; other threads may still take some of them
             try:
                 i, value = claimed.take()
             except IndexError:
@@ -317,7 +317,7 @@ class Consumer:
             found += len(fresh.values)
 
     def _finish(self, *, measured: bool = True) -> None:
-        """The claimed items are all handed out: learn from how long they took, retire the segment if it is complete."""
+        """Ends a claim whose items are all handed out: records how long they took, retires a complete segment."""
         claimed = self._claimed
         if claimed.end > claimed.begin:
             if measured:
@@ -327,7 +327,7 @@ class Consumer:
             self._retire_if_over(claimed)
 
     def _claim_next(self, count: int) -> ClaimedItems | None:
-        if self._caretaker.is_late():  # busy all the time; else before sleeping
+        if self._caretaker.is_late():  # a busy consumer does it here, an idle one before it sleeps
             self._caretaker.look_after_others()
         self._caretaker.see_to_the_alarm()
         fresh = self._claimer.next(count)
@@ -340,7 +340,7 @@ class Consumer:
             self._settled(claimed.name)
 
     def _settled(self, name: SegmentName) -> None:
-        """All messages of a claim in a sealed segment are settled, or its last item was got; it may be complete."""
+        """Retires a sealed segment if it is complete. Called when a claim in it is settled or its last item was got."""
         if self.elsewhere is None:
             self._retire(name)
         elif (view := self._shelf.known(name)) is not None and view.ledger.complete():
@@ -351,31 +351,31 @@ class Consumer:
             if not self._by.closed:
                 self._shelf.retire_if_complete(self._shelf.known(name))
 
-    # --- for those who must not be held up (`segq.aio`) ---
+    # --- for callers that must not block (`segq.aio`) ---
 
     def at_ease(self, *, ahead: bool = True) -> bool:
-        """Whether taking what comes next opens nothing: some ten microseconds. `ahead`: one item that is claimed will do."""
+        """Whether the next item can be taken without opening anything (ten microseconds). `ahead`: a claimed item is enough."""
         if ahead and self._claimed.left:
             return True
         if self._caretaker.is_late():
-            return False  # others are to be looked after first
+            return False  # maintenance comes first
         with self._lock:
             return self._claimer.at_ease() if ahead else self._shelf.at_ease()
 
     def pause(self) -> float:
-        """How many seconds one who waits may sleep before it has to look after others, or for what is due."""
+        """How many seconds a waiting thread may sleep before the next maintenance or delayed item."""
         return self._caretaker.pause()
 
     def has_ahead(self) -> bool:
-        """Whether the next item is claimed already."""
+        """Whether the next item is already claimed."""
         return bool(self._claimed.left)
 
     def over(self) -> bool:
-        """Whether there was a shutdown: nothing is put any more."""
+        """Whether the queue was shut down: no item is put any more."""
         return self._words[_SHUTDOWN] != 0
 
     def claim_ahead(self) -> None:
-        """Claims what `get` and `receive` hand out next, if there is something; in a thread that may be held up."""
+        """Claims the next items for `get` and `receive`, if there are any. Call it in a thread that may block."""
         with self._lock:
             if self._replenished().left:
                 self._keeper.attend()
@@ -383,7 +383,7 @@ class Consumer:
     # --- waiting; not under the lock ---
 
     def _wait(self, block: bool, deadline: float | None) -> None:
-        """Returns when something may have come; raises Empty or ShutDown when nothing will."""
+        """Returns when an item may have arrived; raises Empty or ShutDown otherwise."""
         bell = self._bell
         while True:
             heard = bell.listen()
@@ -418,7 +418,7 @@ class Consumer:
             return self._shelf.something_free()
 
     def look_after_others(self) -> None:
-        """What some handle does now and then on behalf of all."""
+        """Does the maintenance that one handle does from time to time for all."""
         with self._lock:
             if not self._by.closed:
                 self._caretaker.look_after_others()
@@ -426,10 +426,10 @@ class Consumer:
     # --- giving up ---
 
     def _reject(self, claimed: ClaimedItems, i: int, delivery: int, reason: str) -> bool:
-        """Moves an item that is out to the dead letters; False if its receipt does not hold any more."""
+        """Moves an unsettled item to the dead letters; False if its receipt is no longer valid."""
         if not claimed.ledger.holds(i, self._slot, delivery):
             return False
-        with self._lock:  # what is stored, not what its holder may have made of the value meanwhile
+        with self._lock:  # move the stored bytes: the holder may have changed the value
             self._refuse_if_closed()
             view = self._shelf.view(claimed.name)
             if view is None:
@@ -438,12 +438,12 @@ class Consumer:
         self._burial.move(
             claimed.name, claimed.ledger, i, data, reason=reason, deliveries=delivery, enqueued_at=claimed.time_of(i)
         )
-        if not claimed.acknowledge(i, delivery):  # its lease ran out meanwhile
+        if not claimed.acknowledge(i, delivery):  # its lease ran out
             return False
         self._burial.moved(claimed.ledger, i)
         return True
 
-    # --- what the keeper asks ---
+    # --- called by the keeper thread ---
 
     def holding(self) -> bool:
         return bool(self._claimed.left)
@@ -456,13 +456,13 @@ class Consumer:
             self._give_back_left(dropped=dropped)
 
     def _give_back_left(self, *, dropped: bool = False) -> None:
-        """Frees what is claimed and not handed out; after an immediate shutdown it is dropped."""
+        """Frees the claimed items that are not handed out; `dropped` (after an immediate shutdown): drops them."""
         claimed = self._claimed
         taken: list[int] = []
         while claimed.left:
             try:
                 taken.append(claimed.left.pop()[0])
-            except IndexError:  # a thread that gets was faster
+            except IndexError:  # a thread in `get` was faster
                 break
         if not taken:
             return
@@ -481,20 +481,20 @@ class Consumer:
             raise ClosedError(f"{self._catalog.queue}: this handle is closed; open the queue again", path=self._catalog.queue)
 
     def drop_left(self) -> None:
-        """After an immediate shutdown: what this handle has claimed and not handed out is dropped like the rest."""
+        """After an immediate shutdown: drops the items that this handle has claimed and not handed out."""
         with self._lock:
             self._give_back_left(dropped=True)
 
     def forsake(self) -> None:
-        """In a forked child: the parent's messages are not the child's to settle."""
+        """In a forked child: stops the child from settling the parent's messages."""
         self._by.closed = True
 
     def wake(self) -> None:
-        """Lets threads that wait in this handle notice that it is closed."""
+        """Wakes the threads that wait in this handle, so that they see that it is closed."""
         self._bell.ring_all()
 
     def close(self) -> None:
-        """Gives back what is claimed and not acknowledged. Messages still out raise ReceiptError from now on."""
+        """Frees all claimed items that are not acked. Unsettled messages raise ReceiptError from now on."""
         with self._lock:
             if self._by.closed:
                 return

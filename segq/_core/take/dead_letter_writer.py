@@ -1,8 +1,8 @@
-"""Moving an item to the dead letters: noted in its ledger, put there, and only then done here.
+"""Moving an item to the dead letters, in three steps: note it in its ledger, store the letter, mark the item done.
 
-A death between two of these steps loses nothing. The note tells whoever is handed the item next that it may have arrived; it is
-looked for by its id, and if it is there the move is finished instead of being repeated. (If somebody has taken the letter
-away meanwhile, the item lives again, and may be given up once more.)
+A process that dies between two steps loses nothing. The note tells the next consumer of the item that the letter may be stored.
+The consumer looks for it by its id; if it is there, the consumer finishes the move instead of repeating it. (If the letter was
+taken away in between, the item is live again and may become a dead letter again.)
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ log = logging.getLogger("segq")
 
 
 class Cemetery(Protocol):
-    """Where dead letters lie."""
+    """The store of the dead letters."""
 
     def bury(self, stored: bytes) -> None:
-        """Stores a letter; returns once it survives the death of any process. Raises QueueError."""
+        """Stores a letter; when it returns, the letter survives the death of any process. Raises QueueError."""
 
     def holds(self, letter_id: str, label: str | None) -> bool:
-        """Whether the letter of that item waits there. Raises QueueError."""
+        """Whether the letter of that item waits in the store. Raises QueueError."""
 
     def rescue(self) -> None:
-        """Settles what the dead held there, if there is such a place."""
+        """Frees what dead owners held in the store, if the store exists."""
 
 
 class Burial:
-    """What one handle needs to move items of its queue, or of its label."""
+    """Moves items of one handle's queue or label to the dead letters."""
 
     def __init__(self, cemetery: Cemetery, serializer: str, label: str | None) -> None:
         self._cemetery, self._serializer, self._label = cemetery, serializer, label
@@ -42,7 +42,7 @@ class Burial:
     def move(
         self, name: SegmentName, ledger: Ledger, i: int, data: bytes, *, reason: str, deliveries: int, enqueued_at: float
     ) -> None:
-        """Puts item `i` among the dead letters. Its claimer marks it as done then, and calls `moved`. Raises QueueError."""
+        """Stores item `i` as a dead letter. Then the claimer marks it done and calls `moved`. Raises QueueError."""
         letter = DeadLetter(
             id=f"{name.identity}-{i}",
             value=None,
@@ -62,18 +62,18 @@ class Burial:
         log.info("%s is a dead letter: %s", letter.id, reason, extra={"id": letter.id, "reason": reason})
 
     def moved(self, ledger: Ledger, i: int) -> None:
-        """It is done here."""
+        """Ends the move, after the item is marked done."""
         if ARMED:
             reach("dead.done")
         ledger.end_move(i)
 
     def rescue(self) -> None:
-        """Somebody died who had the queue open: he may have had the dead letters open as well."""
+        """Recovers the dead letters too: a dead owner of the queue may have had them open."""
         try:
             self._cemetery.rescue()
         except (QueueError, OSError) as error:
             log.warning("the dead letters cannot be looked after: %s", error)
 
     def has_arrived(self, name: SegmentName, i: int) -> bool:
-        """Whether an item is among the dead letters already. Raises QueueError."""
+        """Whether an item is already a dead letter. Raises QueueError."""
         return self._cemetery.holds(f"{name.identity}-{i}", self._label)

@@ -1,4 +1,4 @@
-"""What a consumer does now and then on behalf of all: leases that ran out, items that are due, the dead, segments left over."""
+"""Maintenance that one consumer does for all: expired leases, delayed items, dead owners, segments left over."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from segq._core.take.claims import Claimant
 from segq._core.take.dead_letter_writer import Burial
 from segq._core.take.open_segments import Shelf
 
-LOOK_AFTER = 0.25  # seconds between looks whether it is time for a rescue, while busy
-_MANY = 16  # consumers that wait: should the one that looks after others die, another of them soon wakes up
+LOOK_AFTER = 0.25  # seconds between checks of whether a recovery is due, while busy
+_MANY = 16  # waiting consumers: if the one that does the maintenance dies, another wakes up soon
 
 
 class Caretaker:
-    """Used under the consumer's lock only, `pause` and the questions for the time excepted."""
+    """Call it only under the consumer's lock, except `pause`, `is_due` and `is_late`."""
 
     __slots__ = (
         "_alarm", "_bell", "_burial", "_catalog", "_every", "_index", "_lease", "_leisure", "_looked_after", "_shelf", "_slot",
@@ -34,18 +34,18 @@ class Caretaker:
         self._every = LOOK_AFTER if by.lease is None else min(LOOK_AFTER, by.lease / 10)
 
     def is_due(self) -> bool:
-        """Whether one who is about to sleep should look after others first."""
+        """Whether a consumer should do the maintenance before it sleeps."""
         return time.monotonic() - self._looked_after > self._every
 
     def is_late(self) -> bool:
-        """Whether even one who is busy should."""
+        """Whether even a busy consumer should do the maintenance."""
         return time.monotonic() - self._looked_after > 2 * self._every
 
     def pause(self) -> float:
-        """How many seconds one who waits may sleep before it has to look after others, or for what is due (0 or less: now).
+        """How many seconds a waiting consumer may sleep before the next maintenance or delayed item (0 or less: now).
 
-        Where many wait, those who find that another just looked for the dead sleep longer: waking costs a process that has gone
-        cold a tenth of a millisecond, however little it does.
+        Where many wait, a consumer sleeps longer if another has just looked for dead owners: waking a process with cold
+        caches costs a tenth of a millisecond, even if it does little.
         """
         self._index.words[self._waited_at] = monotonic_ms()
         left = LOOK_AGAIN * self._leisure if self._lease is None else min(LOOK_AGAIN, max(0.01, self._lease / 10))
@@ -68,15 +68,15 @@ class Caretaker:
             self._clear_away()
 
     def see_to_the_alarm(self) -> None:
-        """Frees what was given back for later, if the time of the first has come."""
+        """Frees delayed items, if the first of them is due."""
         if self._alarm.rings():
             self._free_due(everything=True)
 
     def _clear_away(self) -> None:
-        """Segments that somebody left complete, or could not seal."""
+        """Removes segments that are complete; seals those that a producer could not seal."""
         for view in self._shelf.begun():
             self._shelf.retire_if_complete(view)
-            if not view.ledger.sealed and not view.ledger.owner:  # its producer could not seal it when it closed
+            if not view.ledger.sealed and not view.ledger.owner:  # its producer could not seal it on close
                 with self._catalog.structure:
                     recovery.rescue_orphans(self._catalog)
 
@@ -88,7 +88,7 @@ class Caretaker:
             self._bell.ring()
 
     def _free_due(self, *, everything: bool = False) -> None:
-        """Frees what was given back for later and is due, and has the alarm set to what comes next."""
+        """Frees the delayed items that are due, and sets the alarm to the next one."""
         now, freed, following = monotonic_ms(), 0, 0
         for view in self._shelf.begun(everything=everything):
             ledger = view.ledger

@@ -1,8 +1,8 @@
-"""The segments that a consumer has open, and whose turn it is.
+"""The segments that a consumer has open, and the order in which it takes from them.
 
-Those of one lineage (one producer) go strictly in order, so that its items are claimed in the order put; among lineages the
-one at hand, for a while, then the next, so that none starves. Consumers begin at different lineages, which spreads them
-where there are several. Or, `oldest_first`, always the oldest segment that has free items.
+Segments of one lineage (one producer) go strictly in order: a consumer claims the producer's items in the order put. A consumer
+stays with one lineage for a while and then goes on to the next, so that none starves. Consumers begin at different lineages,
+which spreads them. With `oldest_first` a consumer always takes from the oldest segment that has free items.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from segq._core.take.reader import SegmentView
 
 log = logging.getLogger("segq")
 
-_READERS = 2  # segments whose blocks stay open for reading; where RocksDB has to do that, each is in memory whole (16 MiB)
-_KEPT = 64  # segments kept open for the sake of those who look after all; the others are opened for a look
+_READERS = 2  # segments that stay open for reading blocks; one read by RocksDB is in memory as a whole (16 MiB)
+_KEPT = 64  # segments that maintenance keeps open; it opens the others for one look
 
 
 class Shelf:
-    """Used under the consumer's lock only."""
+    """The open segments of one consumer. Call it only under the consumer's lock."""
 
     def __init__(self, catalog: Catalog, owner: Owner) -> None:
         self._catalog, self._owner = catalog, owner
         self._views: dict[str, SegmentView] = {}
         self._recent: list[SegmentView] = []
         self._pruned = -1
-        self._looked_at = 0  # stamp of the last segment that was opened only for a look
+        self._looked_at = 0  # stamp of the last segment opened for one look only
         self.at_hand: SegmentView | None = None
         self.oldest_first = False
 
@@ -41,7 +41,7 @@ class Shelf:
         return self._views.get(name.identity)
 
     def view(self, name: SegmentName) -> SegmentView | None:
-        """The view of a segment, opened if need be; None if it is gone, was just quarantined, or is found finished."""
+        """The view of a segment, opened if necessary; None if the segment is gone, finished or just quarantined."""
         view = self._views.get(name.identity)
         if view is None and (view := self.fresh(name)) is not None:
             self._views[name.identity] = view
@@ -50,7 +50,7 @@ class Shelf:
         return view
 
     def fresh(self, name: SegmentName) -> SegmentView | None:
-        """A view that is not kept here."""
+        """Opens a view and does not keep it."""
         try:
             ledger = self._catalog.ledger(name)
         except DamagedError as error:
@@ -62,9 +62,9 @@ class Shelf:
         return SegmentView(self._catalog, name, ledger, self._owner)
 
     def begun(self, *, everything: bool = False) -> Iterator[SegmentView]:
-        """The segments in which something may be claimed, each for a look: it may be closed after its turn.
+        """The segments in which items may be claimed. A view may be closed as soon as the loop goes on to the next.
 
-        Where they are many, not all in one call, unless it has to be `everything`: who calls again comes to them in turn.
+        If there are many segments, one call yields only some of them and the next call goes on; `everything`: yields all.
         """
         opened, first = 0, self._looked_at
         for name in sorted(self._catalog.names(), key=lambda name: name.stamp <= first):
@@ -84,7 +84,7 @@ class Shelf:
                 view.ledger.close()
 
     def turn_to(self, view: SegmentView) -> None:
-        """From now on this is the segment at hand."""
+        """Makes this the current segment (`at_hand`)."""
         if self.at_hand is not view:
             self.retire_if_complete(self.at_hand)
         self.at_hand = view
@@ -93,7 +93,7 @@ class Shelf:
             self._recent.pop(0).close()
 
     def read(self, view: SegmentView, i: int) -> bytes:
-        """One item of a segment, whosever turn it is; nothing stays open for it. Raises DamagedError."""
+        """Reads one item of any segment and leaves nothing open for it. Raises DamagedError."""
         try:
             return view.read(i, i + 1)[0][0]
         finally:
@@ -101,7 +101,7 @@ class Shelf:
                 view.close()
 
     def _repair(self, name: SegmentName, error: DamagedError) -> None:
-        """A sealed segment's ledger cannot be read: make a new one, or set the segment aside."""
+        """Rebuilds the unreadable ledger of a sealed segment, or moves the segment to quarantine."""
         with self._catalog.structure:
             found = self._catalog.locate(name)
             if found is None or found.state is State.LOADING:
@@ -110,7 +110,7 @@ class Shelf:
                 again = self._catalog.ledger(found)
             except DamagedError:
                 pass
-            else:  # it was only being renamed, or somebody has mended it
+            else:  # it was only being renamed, or another process has repaired it
                 if again is not None:
                     again.close()
                 return
@@ -122,10 +122,10 @@ class Shelf:
             if rebuilt is not None:
                 rebuilt.close()
 
-    # --- whose turn it is ---
+    # --- the order of the segments ---
 
     def heads(self, slot: int) -> list[SegmentName]:
-        """The oldest segment with free items of each lineage; the one after the lineage at hand first."""
+        """The oldest segment with free items of each lineage, beginning with the lineage after the current one."""
         heads: list[SegmentName] = []
         seen: set[str] = set()
         self._prune()
@@ -148,14 +148,14 @@ class Shelf:
         return heads[turn:] + heads[:turn]
 
     def easy_first(self, heads: list[SegmentName]) -> list[SegmentName]:
-        """Those before the others whose next items can be read without opening anything: a reader takes milliseconds."""
+        """Puts segments first whose next items can be read without opening anything: opening a reader takes milliseconds."""
         if self.oldest_first:
             return heads
         easy = [name for name in heads if (view := self._views.get(name.identity)) is not None and view.at_hand()]
         return [*easy, *(name for name in heads if name not in easy)] if easy else heads
 
     def heads_its_lineage(self, view: SegmentView) -> bool:
-        """Whether no older segment of the same producer has items free again (given back by somebody).
+        """Whether no older segment of the same producer has free items again (a consumer gave them back).
 
         `oldest_first`: of any producer.
         """
@@ -171,7 +171,7 @@ class Shelf:
         return True
 
     def something_free(self) -> bool:
-        """Whether there is anything to claim; nothing is claimed by looking."""
+        """Whether any item can be claimed. Claims nothing."""
         for name in self._catalog.names():
             if name.state is State.READY:
                 return True
@@ -181,7 +181,7 @@ class Shelf:
         return False
 
     def at_ease(self) -> bool:
-        """Whether all that is free can be claimed and read as it is: no name to be learned or changed, nothing to be opened."""
+        """Whether all free items can be claimed and read without a directory listing, a rename or an open."""
         if self._catalog.stale():
             return False
         for name in self._catalog.names():
@@ -190,12 +190,12 @@ class Shelf:
                 return False
         return True
 
-    # --- letting go ---
+    # --- closing and removing ---
 
     def retire_if_complete(self, view: SegmentView | None) -> None:
         """Removes the segment if it is sealed and all its items are done.
 
-        Never raises for the disk's sake: its caller has items in hand that are acknowledged. Somebody will try again.
+        Never raises a disk error, because its caller holds items that are already acked. A later call tries again.
         """
         if view is not None and view.ledger.complete():
             view.close()
@@ -207,7 +207,7 @@ class Shelf:
             self._drop(view)
 
     def _prune(self) -> None:
-        """Lets go of segments that are gone from the directory."""
+        """Closes the views of segments that are gone from the directory."""
         names, generation = self._catalog.names(), self._catalog.index.generation
         if generation != self._pruned:
             self._pruned = generation
@@ -216,7 +216,7 @@ class Shelf:
                 self._drop(self._views[identity])
 
     def _drop(self, view: SegmentView) -> None:
-        """Messages may still be out: their ledger stays open as long as they live."""
+        """Forgets a view. Its ledger stays open as long as unsettled messages refer to it."""
         self._views.pop(view.name.identity, None)
         self._recent = [other for other in self._recent if other is not view]
         if self.at_hand is view:
@@ -224,7 +224,7 @@ class Shelf:
         view.close()
 
     def close(self) -> None:
-        """Retires what is complete, and lets go of everything."""
+        """Retires complete segments and closes everything."""
         for view in list(self._views.values()):
             self.retire_if_complete(view)
             self._drop(view)

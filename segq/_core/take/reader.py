@@ -1,8 +1,8 @@
-"""A segment as a consumer sees it: its ledger, and its items wherever they are just now.
+"""A segment as a consumer sees it: its ledger, and its items wherever they are stored now.
 
-A live item is copied from the open batch; one that has left it is in a block, which is read from the log (`wal`) or else by
-RocksDB: a secondary instance while the segment is loading, a read-only one once it is sealed. The name may change between the
-look and the open: an open that fails is tried again under the name the segment has then.
+The reader copies a live item from the open batch. An item that has left the batch is in a block. The reader reads a block from
+the log (`wal`) or else with RocksDB: a secondary instance while the segment is loading, a read-only one when it is sealed. The
+segment may be renamed between the lookup and the open: if the open fails, the reader tries again with the new name.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from segq._core.segment.rocksdb import SegmentReader
 from segq._core.segment.wal import WalReader
 from segq._core.system import fs
 
-_ATTEMPTS = 6  # to catch a segment under its name; each failure but the last means that somebody renamed it
-_PATIENCE = 0.01  # seconds before the last attempts: a rename and the listing of it lie that far apart at most
+_ATTEMPTS = 6  # to open a segment by its name; each failure but the last means that it was renamed
+_PATIENCE = 0.01  # seconds before the last attempts: a rename appears in a listing within this time
 
 
 class SegmentView:
-    """Used under the consumer's lock only."""
+    """One consumer's view of one segment. Call it only under the consumer's lock."""
 
     def __init__(self, catalog: Catalog, name: SegmentName, ledger: Ledger, owner: Owner) -> None:
         self.name = name
@@ -42,7 +42,7 @@ class SegmentView:
         self._scratch: str | None = None
 
     def read(self, begin: int, end: int) -> tuple[list[bytes], list[Runs]]:
-        """The items begin … end-1, and the runs that tell when they were put. Raises DamagedError if some cannot be read."""
+        """The items begin … end-1, and the runs with their put times. Raises DamagedError if any cannot be read."""
         published = self.ledger.published
         items, noted = self._piece(begin, end, published)
         runs = [noted]
@@ -53,20 +53,20 @@ class SegmentView:
         return items, runs
 
     def live_item(self, index: int) -> bytes | None:
-        """The bytes of an item, if that takes no more than a copy from the open batch."""
+        """The bytes of an item, if it can be copied from the open batch; else None."""
         return self._batch.item(index) if self._batch is not None else None
 
     def at_hand(self) -> bool:
-        """Whether the items to be claimed next can be read without opening anything."""
+        """Whether the next items to claim can be read without opening anything."""
         ledger = self.ledger
         if ledger.gave_back():
-            return False  # somewhere before `next`: nobody knows where
+            return False  # an item before `next` may be free, at an unknown index
         if self._wal is not None or (self._reader is not None and ledger.sealed):
             return True
         return self._batch is not None and self._batch.holds(ledger.next, ledger.published)
 
     def readable_from(self, index: int, end: int) -> int:
-        """The first item after `index` that is in a whole block; `end` if there is none before it."""
+        """The first item after `index` that begins a whole block, or `end` if none does before it."""
         found = [end]
         for reader in (self._wal, self._reader):
             with contextlib.suppress(DamagedError):
@@ -84,7 +84,7 @@ class SegmentView:
                 return self._fetched(items, self._batch.reused) if references else items, noted
         block = self._find_block(begin)
         if block is None:
-            self._batch = self._open_batch()  # the segment may be in a later life than when we mapped it
+            self._batch = self._open_batch()  # the segment may have been resumed since we mapped its batch
             found = self._batch.read(begin, end, published) if self._batch is not None else None
             if self._batch is not None and found is not None:
                 items, noted, references = found
@@ -94,14 +94,14 @@ class SegmentView:
         return self._fetched(items) if block.references else items, (begin, block.first, block.runs)
 
     def _fetched(self, items: list[bytes], reused: Callable[[], int] | None = None) -> list[bytes]:
-        """`items` with the bytes of large ones in the place of their references. `reused`: where they are in the open batch."""
+        """Replaces references in `items` by the bytes of the large items. `reused`: given if they are in the open batch."""
         if not any(type(item) is Reference for item in items):
             return items
         blob = self._open_blob()
         try:
             return [blob.read(item, reused) if type(item) is Reference else item for item in items]
         finally:
-            blob.close()  # a large file that is deleted meanwhile must not keep its place on the disk through us
+            blob.close()  # an open handle would keep the disk space of a large file that is deleted
 
     def _open_blob(self) -> BlobReader:
         for _attempt in range(_ATTEMPTS):
@@ -175,7 +175,7 @@ class SegmentView:
             self._wal = None
 
     def close(self) -> None:
-        """Lets go of the readers; the ledger stays usable for messages that are still out."""
+        """Closes the readers; the ledger stays usable for unsettled messages."""
         self._close_reader()
         self._close_wal()
         self._batch = None
