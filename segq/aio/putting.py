@@ -23,7 +23,7 @@ class Putting(Handle, Sized):
     """The putting methods. A coroutine that is cancelled while it waits for room has stored nothing."""
 
     async def put(self, item: Any, block: bool = True, timeout: float | None = None, ttl: float | None = None) -> None:
-        """Stores `item`; once this returns it survives the death of any process (guarantee G1).
+        """Stores `item`; once this returns it survives the death of any process.
 
         Waits for room up to `timeout` seconds (None: for ever), or not at all if `block` is false. `ttl`: see `segq.Queue.put`.
         Cancelled while it waits for room, it has stored nothing; during the write itself, the item is stored.
@@ -58,7 +58,7 @@ class Putting(Handle, Sized):
     async def put_many(
         self, items: Iterable[Any], block: bool = True, timeout: float | None = None, ttl: float | None = None
     ) -> None:
-        """Stores all of `items` as one write: contiguous, in order, all or none (guarantee G2). Raises as `put` does."""
+        """Stores all of `items` as one write: contiguous, in order, all or none. Raises as `put` does."""
         bound = await self._open()
         data = bound.producer.serialised(items)
         if data:

@@ -12,7 +12,7 @@ class Putting(Handle):
     """The putting methods of a handle."""
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None, ttl: float | None = None) -> None:
-        """Stores `item`; once this returns it survives the death of any process (guarantee G1).
+        """Stores `item`; once this returns it survives the death of any process.
 
         Waits for room up to `timeout` seconds (None: for ever), or not at all if `block` is false. An item with a time to live
         (`ttl`, in seconds) is not handed out any more when that is over, to the millisecond of this machine's clock.
@@ -35,7 +35,7 @@ class Putting(Handle):
     def put_many(
         self, items: Iterable[Any], block: bool = True, timeout: float | None = None, ttl: float | None = None
     ) -> None:
-        """Stores all of `items` as one write: contiguous, in order, all or none (guarantee G2). Raises as `put` does."""
+        """Stores all of `items` as one write: contiguous, in order, all or none. Raises as `put` does."""
         if timeout is not None:
             check_timeout(timeout)
         self._producer.put_many(items, block, timeout, ttl)
